@@ -1,0 +1,586 @@
+//! The configuration file: the one place that knows key names, defaults and bounds.
+//!
+//! A file is parsed once, at start, into [`Config`]; whatever is wrong with it is told with file, key and reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use fsd_wire::NodeId;
+use fsd_wire::hello::CLUSTER_NAME_BYTES_MAX;
+use log::LevelFilter;
+use serde::Deserialize;
+
+use crate::limits;
+
+const SEGMENT_MIB_DEFAULT: u64 = 64;
+const SEGMENT_MIB_MAX: u64 = 1024;
+const HEARTBEAT_MS_DEFAULT: u64 = 50;
+const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 300;
+const TIMEOUT_MS_MAX: u64 = 60_000;
+const MIB: u64 = 1024 * 1024;
+
+/// What a node needs to know, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeId,
+    /// Where its log and its hard state are.
+    pub data_dir: PathBuf,
+    /// What it says on standard error.
+    pub log_level: LevelFilter,
+    /// All members, this node among them, in the order of their ids.
+    pub members: Vec<Member>,
+    /// Where this node's own sockets are bound.
+    pub listen: Listen,
+    /// Where this node reaches the others.
+    pub dial: BTreeMap<NodeId, SocketAddr>,
+    /// How often a leader gives a sign of life.
+    pub heartbeat_ms: u64,
+    /// How long a follower waits for one at least.
+    pub election_timeout_ms: u64,
+    /// The size of a log segment.
+    pub segment_bytes: u64,
+    /// The largest contents of a file.
+    pub max_file_bytes: u64,
+    /// Connections of clients, on both protocols together.
+    pub max_clients: usize,
+    /// From which state the text protocol's reads are answered.
+    pub text_reads: TextReads,
+}
+
+/// From which state the text protocol's reads are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextReads {
+    /// One that has everything that was acknowledged before the read came.
+    #[default]
+    Linearizable,
+    /// This node's own as it is, perhaps stale, also without a leader.
+    Local,
+}
+
+/// A member of the cluster, as all nodes know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub node: NodeId,
+    /// Where other nodes connect.
+    pub peer: SocketAddr,
+    /// Where clients connect with the binary protocol.
+    pub client: SocketAddr,
+    /// Where clients connect with the text protocol.
+    pub text: Option<SocketAddr>,
+}
+
+/// The addresses that this node binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// For other nodes.
+    pub peer: SocketAddr,
+    /// For the binary protocol.
+    pub client: SocketAddr,
+    /// For the text protocol.
+    pub text: Option<SocketAddr>,
+}
+
+/// What is wrong with a configuration, in the words that a person needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// The key, or the line, that is at fault; empty if it is the file as a whole.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file.display())?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first fault found.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        // The configuration is read once, before the loop runs and before anything can be promised.
+        #[allow(clippy::disallowed_methods)]
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            key: String::new(),
+            reason: format!("cannot be read: {error}"),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks the text of `file`.
+    ///
+    /// # Errors
+    /// The first fault found.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let raw: RawConfig = toml::from_str(text).map_err(|error| syntax_error(file, text, &error))?;
+        check(raw).map_err(|(key, reason)| ConfigError { file: file.to_owned(), key, reason })
+    }
+
+    /// The entry of a member; `None` for a number that no member has.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == node)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    cluster: String,
+    node: u32,
+    data_dir: PathBuf,
+    log_level: Option<String>,
+    #[serde(default)]
+    member: Vec<RawMember>,
+    #[serde(default)]
+    listen: RawListen,
+    #[serde(default)]
+    dial: BTreeMap<String, String>,
+    #[serde(default)]
+    raft: RawRaft,
+    #[serde(default)]
+    log: RawLog,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    text: RawText,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMember {
+    node: u32,
+    peer: String,
+    client: String,
+    text: Option<String>,
+    http: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    peer: Option<String>,
+    client: Option<String>,
+    text: Option<String>,
+    http: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRaft {
+    heartbeat_ms: Option<u64>,
+    election_timeout_ms: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    segment_mib: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLimits {
+    max_file_bytes: Option<u64>,
+    max_clients: Option<usize>,
+    max_pending_mib: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawText {
+    reads: Option<String>,
+    writes: Option<String>,
+}
+
+/// A key and what is wrong with it.
+type Fault = (String, String);
+
+fn fault<T>(key: impl Into<String>, reason: impl Into<String>) -> Result<T, Fault> {
+    Err((key.into(), reason.into()))
+}
+
+fn check(raw: RawConfig) -> Result<Config, Fault> {
+    check_cluster_name(&raw.cluster)?;
+    if raw.data_dir.as_os_str().is_empty() {
+        return fault("data_dir", "it is empty: name the directory of this node's log");
+    }
+    refuse_what_is_not_there_yet(&raw)?;
+    let members = check_members(&raw.member)?;
+    let node = NodeId(raw.node);
+    let Some(own) = members.iter().find(|member| member.node == node) else {
+        return fault("node", format!("no [[member]] has node = {node}: the cluster must contain this node"));
+    };
+    let listen = check_listen(&raw.listen, own)?;
+    let dial = check_dial(&raw.dial, &members, node)?;
+    let heartbeat_ms = bounded(
+        "raft.heartbeat_ms",
+        raw.raft.heartbeat_ms.unwrap_or(HEARTBEAT_MS_DEFAULT),
+        1,
+        TIMEOUT_MS_MAX,
+    )?;
+    let election_timeout_ms = bounded(
+        "raft.election_timeout_ms",
+        raw.raft.election_timeout_ms.unwrap_or(ELECTION_TIMEOUT_MS_DEFAULT),
+        1,
+        TIMEOUT_MS_MAX,
+    )?;
+    if election_timeout_ms < 2 * heartbeat_ms {
+        return fault(
+            "raft.election_timeout_ms",
+            format!(
+                "{election_timeout_ms} is less than twice raft.heartbeat_ms = {heartbeat_ms}: one late heartbeat \
+                 would start an election"
+            ),
+        );
+    }
+    let segment_mib =
+        bounded("log.segment_mib", raw.log.segment_mib.unwrap_or(SEGMENT_MIB_DEFAULT), 1, SEGMENT_MIB_MAX)?;
+    let max_file_bytes = bounded(
+        "limits.max_file_bytes",
+        raw.limits.max_file_bytes.unwrap_or(limits::FILE_BYTES_MAX_DEFAULT),
+        1,
+        limits::FILE_BYTES_MAX_LIMIT,
+    )?;
+    if segment_mib * MIB < max_file_bytes + limits::SEGMENT_OVERHEAD_BYTES {
+        return fault(
+            "log.segment_mib",
+            format!(
+                "a segment of {segment_mib} MiB cannot hold a file of limits.max_file_bytes = {max_file_bytes} with \
+                 its record: raise one or lower the other"
+            ),
+        );
+    }
+    let max_clients = raw.limits.max_clients.unwrap_or(limits::CLIENTS_MAX_DEFAULT);
+    bounded("limits.max_clients", max_clients as u64, 1, limits::CLIENTS_MAX_LIMIT as u64)?;
+    Ok(Config {
+        cluster: raw.cluster,
+        node,
+        data_dir: raw.data_dir,
+        log_level: check_log_level(raw.log_level.as_deref())?,
+        listen,
+        dial,
+        members,
+        heartbeat_ms,
+        election_timeout_ms,
+        segment_bytes: segment_mib * MIB,
+        max_file_bytes,
+        max_clients,
+        text_reads: check_text_reads(raw.text.reads.as_deref())?,
+    })
+}
+
+fn check_cluster_name(name: &str) -> Result<(), Fault> {
+    if name.is_empty() || name.len() > CLUSTER_NAME_BYTES_MAX {
+        return fault("cluster", format!("a name of 1 to {CLUSTER_NAME_BYTES_MAX} bytes is needed"));
+    }
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return fault("cluster", "the name may not contain blanks or control characters");
+    }
+    Ok(())
+}
+
+/// Keys of the interface whose feature this version does not have are refused, not ignored: a person who sets
+/// one relies on it.
+fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
+    let http = raw.member.iter().any(|member| member.http.is_some()) || raw.listen.http.is_some();
+    if http {
+        return fault("http", "this version of fsd has no HTTP pages yet: remove the key");
+    }
+    if raw.limits.max_pending_mib.is_some() {
+        return fault(
+            "limits.max_pending_mib",
+            "this version of fsd does not enforce it yet: remove the key",
+        );
+    }
+    match raw.text.writes.as_deref() {
+        None | Some("redirect") => Ok(()),
+        Some("forward") => {
+            fault("text.writes", "this version of fsd does not forward writes yet: use \"redirect\"")
+        }
+        Some(other) => fault("text.writes", format!("\"{other}\" is neither \"redirect\" nor \"forward\"")),
+    }
+}
+
+fn check_members(raw: &[RawMember]) -> Result<Vec<Member>, Fault> {
+    if !matches!(raw.len(), 1 | 3 | 5 | 7) {
+        return fault("member", format!("{} members: a cluster has 1, 3, 5 or 7", raw.len()));
+    }
+    let mut nodes = BTreeSet::new();
+    let mut addresses = BTreeSet::new();
+    let mut members = Vec::with_capacity(raw.len());
+    for entry in raw {
+        let key = |field: &str| format!("member {}: {field}", entry.node);
+        if entry.node == 0 {
+            return fault("member", "node = 0: nodes are numbered from 1");
+        }
+        if !nodes.insert(entry.node) {
+            return fault(key("node"), "there is another member with this number");
+        }
+        let mut address = |field: &str, text: &str| {
+            let address = parse_address(&key(field), text)?;
+            if !can_be_dialled(address) {
+                return fault(
+                    key(field),
+                    format!("{text} cannot be connected to; to bind another address use [listen]"),
+                );
+            }
+            if !addresses.insert(address) {
+                return fault(key(field), format!("{text} stands twice among the members"));
+            }
+            Ok(address)
+        };
+        members.push(Member {
+            node: NodeId(entry.node),
+            peer: address("peer", &entry.peer)?,
+            client: address("client", &entry.client)?,
+            text: entry.text.as_deref().map(|text| address("text", text)).transpose()?,
+        });
+    }
+    members.sort_by_key(|member| member.node);
+    Ok(members)
+}
+
+fn check_listen(raw: &RawListen, own: &Member) -> Result<Listen, Fault> {
+    let or = |key: &str, text: &Option<String>, default: SocketAddr| {
+        let Some(text) = text else { return Ok(default) };
+        let address = parse_address(key, text)?;
+        if address.port() == 0 {
+            return fault(key, format!("{text} has port 0: nobody would know where to connect"));
+        }
+        Ok(address)
+    };
+    let text = match (own.text, &raw.text) {
+        (Some(address), text) => Some(or("listen.text", text, address)?),
+        (None, Some(_)) => {
+            return fault("listen.text", "this node's member entry has no text address to go with it");
+        }
+        (None, None) => None,
+    };
+    let listen = Listen {
+        peer: or("listen.peer", &raw.peer, own.peer)?,
+        client: or("listen.client", &raw.client, own.client)?,
+        text,
+    };
+    if listen.peer == listen.client || listen.text == Some(listen.peer) || listen.text == Some(listen.client)
+    {
+        return fault("listen", "two of the addresses are the same");
+    }
+    Ok(listen)
+}
+
+fn check_dial(
+    raw: &BTreeMap<String, String>,
+    members: &[Member],
+    own: NodeId,
+) -> Result<BTreeMap<NodeId, SocketAddr>, Fault> {
+    let mut dial: BTreeMap<_, _> =
+        members.iter().filter(|member| member.node != own).map(|member| (member.node, member.peer)).collect();
+    for (node, address) in raw {
+        let key = format!("dial.{node}");
+        let Some(entry) = node.parse().ok().and_then(|node| dial.get_mut(&NodeId(node))) else {
+            return fault(key, "no other member has this number");
+        };
+        *entry = parse_address(&key, address)?;
+        if !can_be_dialled(*entry) {
+            return fault(key, format!("{address} cannot be connected to"));
+        }
+    }
+    Ok(dial)
+}
+
+fn can_be_dialled(address: SocketAddr) -> bool {
+    !address.ip().is_unspecified() && address.port() != 0
+}
+
+fn check_text_reads(text: Option<&str>) -> Result<TextReads, Fault> {
+    match text {
+        None | Some("linearizable") => Ok(TextReads::Linearizable),
+        Some("local") => Ok(TextReads::Local),
+        Some(other) => fault("text.reads", format!("\"{other}\" is neither \"linearizable\" nor \"local\"")),
+    }
+}
+
+fn check_log_level(text: Option<&str>) -> Result<LevelFilter, Fault> {
+    Ok(match text {
+        None | Some("info") => LevelFilter::Info,
+        Some("error") => LevelFilter::Error,
+        Some("warn") => LevelFilter::Warn,
+        Some("debug") => LevelFilter::Debug,
+        Some("trace") => LevelFilter::Trace,
+        Some(other) => {
+            return fault("log_level", format!("\"{other}\" is none of error, warn, info, debug, trace"));
+        }
+    })
+}
+
+fn parse_address(key: &str, text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        (key.to_owned(), format!("\"{text}\" is not IP:PORT, like 127.0.0.1:7001 (names are not looked up)"))
+    })
+}
+
+fn bounded(key: &str, value: u64, min: u64, max: u64) -> Result<u64, Fault> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        fault(key, format!("{value} is not between {min} and {max}"))
+    }
+}
+
+fn syntax_error(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    // What is missing in the file as a whole is missing in no line of it.
+    if error.span().is_none_or(|span| span.start == 0)
+        && let Some(key) = error.message().strip_prefix("missing field ")
+    {
+        let reason = "this key is missing".into();
+        return ConfigError { file: file.to_owned(), key: key.trim().into(), reason };
+    }
+    let key = match error.span() {
+        Some(span) => {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            let content = text.lines().nth(line - 1).unwrap_or_default().trim();
+            if content.is_empty() { format!("line {line}") } else { format!("line {line}, `{content}`") }
+        }
+        None => String::new(),
+    };
+    ConfigError { file: file.to_owned(), key, reason: error.message().trim().replace('\n', " ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SINGLE: &str = r#"
+cluster = "demo"
+node = 1
+data_dir = "data"
+[[member]]
+node = 1
+peer = "127.0.0.1:7001"
+client = "127.0.0.1:7101"
+text = "127.0.0.1:7201"
+"#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("x.conf"), text)
+    }
+
+    fn refused(text: &str) -> String {
+        parse(text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_interface() {
+        let config = parse(SINGLE).unwrap();
+        assert_eq!(config.heartbeat_ms, 50);
+        assert_eq!(config.election_timeout_ms, 300);
+        assert_eq!(config.segment_bytes, 64 * MIB);
+        assert_eq!(config.max_file_bytes, MIB);
+        assert_eq!(config.max_clients, 10_000);
+        assert_eq!(config.log_level, LevelFilter::Info);
+        assert_eq!(config.listen.text, config.members[0].text);
+        assert!(config.dial.is_empty());
+    }
+
+    #[test]
+    fn reads_of_the_text_protocol_are_linearizable_unless_they_are_to_be_local() {
+        assert_eq!(parse(SINGLE).unwrap().text_reads, TextReads::Linearizable);
+        for (value, expected) in [("linearizable", TextReads::Linearizable), ("local", TextReads::Local)] {
+            let config = parse(&format!("{SINGLE}\n[text]\nreads = \"{value}\"")).unwrap();
+            assert_eq!(config.text_reads, expected);
+        }
+    }
+
+    #[test]
+    fn listen_and_dial_replace_addresses() {
+        let text = three().replace(
+            "[[member]]\nnode = 1",
+            "[listen]\npeer = \"0.0.0.0:9\"\n[dial]\n2 = \"127.0.0.1:17002\"\n[[member]]\nnode = 1",
+        );
+        let config = parse(&text).unwrap();
+        assert_eq!(config.listen.peer.to_string(), "0.0.0.0:9");
+        assert_eq!(config.dial[&NodeId(2)].to_string(), "127.0.0.1:17002");
+        assert_eq!(config.dial[&NodeId(3)].to_string(), "127.0.0.1:7003");
+        assert_eq!(config.members[1].peer.to_string(), "127.0.0.1:7002");
+    }
+
+    fn three() -> String {
+        let mut text = String::from("cluster = \"demo\"\nnode = 1\ndata_dir = \"data\"\n");
+        for node in 1..=3 {
+            text += &format!(
+                "[[member]]\nnode = {node}\npeer = \"127.0.0.1:700{node}\"\nclient = \"127.0.0.1:710{node}\"\n"
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn each_fault_names_file_key_and_reason() {
+        let with = |line: &str| format!("{line}\n{SINGLE}");
+        let tail = |lines: &str| format!("{SINGLE}\n{lines}");
+        let cases = [
+            (with("colour = 1"), "line 1, `colour = 1`", "unknown field `colour`"),
+            (SINGLE.replace("node = 1\ndata", "node = \"x\"\ndata"), "`node = \"x\"`", "invalid type"),
+            (SINGLE.replace("node = 1\ndata", "node = 2\ndata"), "node", "no [[member]] has node = 2"),
+            (SINGLE.replace("\"demo\"", "\"a b\""), "cluster", "blanks"),
+            (SINGLE.replace("\"demo\"", "\"\""), "cluster", "1 to 255 bytes"),
+            (SINGLE.replace(":7101", ":7001"), "member 1: client", "stands twice"),
+            (SINGLE.replace("127.0.0.1:7101", "localhost:7101"), "member 1: client", "not IP:PORT"),
+            (SINGLE.replace("127.0.0.1:7101", "0.0.0.0:7101"), "member 1: client", "use [listen]"),
+            (three().replace("node = 3", "node = 2"), "member 2: node", "another member"),
+            (three().replace("node = 3", "node = 0"), "member", "numbered from 1"),
+            (tail("http = \"127.0.0.1:7301\""), "http", "no HTTP pages yet"),
+            (tail("[raft]\nheartbeat_ms = 0"), "raft.heartbeat_ms", "between 1 and"),
+            (tail("[raft]\nelection_timeout_ms = 60"), "raft.election_timeout_ms", "less than twice"),
+            (tail("[log]\nsegment_mib = 0"), "log.segment_mib", "between 1 and 1024"),
+            (tail("[log]\nsegment_mib = 1"), "log.segment_mib", "cannot hold a file"),
+            (tail("[limits]\nmax_file_bytes = 999999999"), "limits.max_file_bytes", "between 1 and"),
+            (tail("[limits]\nmax_pending_mib = 5"), "limits.max_pending_mib", "not enforce it yet"),
+            (tail("[limits]\nmax_clients = 0"), "limits.max_clients", "between 1 and"),
+            (tail("[text]\nreads = \"fast\""), "text.reads", "neither"),
+            (tail("[text]\nwrites = \"forward\""), "text.writes", "not forward writes yet"),
+            (tail("[dial]\n7 = \"127.0.0.1:1\""), "dial.7", "no other member"),
+            (with("log_level = \"loud\""), "log_level", "none of error"),
+            (tail("[listen]\npeer = \"127.0.0.1:7101\""), "listen", "the same"),
+            (tail("[listen]\nclient = \"127.0.0.1:0\""), "listen.client", "port 0"),
+            (three() + "[dial]\n2 = \"0.0.0.0:7\"", "dial.2", "cannot be connected to"),
+            (SINGLE.replace("\"data\"", "\"\""), "data_dir", "is empty"),
+            (SINGLE.replace("node = 1\ndata", "data"), "`node`", "this key is missing"),
+            (SINGLE.replace("client = ", "text = "), "`text = ", "duplicate key"),
+            (SINGLE.replace("client = \"127.0.0.1:7101\"", ""), "`[[member]]`", "missing field `client`"),
+        ];
+        for (text, key, reason) in cases {
+            let said = refused(&text);
+            assert!(said.starts_with("x.conf: "), "{said}");
+            assert!(said.contains(key) && said.contains(reason), "wanted {key} and {reason}: {said}");
+        }
+        assert_eq!(refused(""), "x.conf: `cluster`: this key is missing");
+    }
+
+    #[test]
+    fn a_cluster_has_an_odd_number_of_members() {
+        let two = &three()[..three().rfind("[[member]]").unwrap()];
+        assert!(refused(two).contains("1, 3, 5 or 7"));
+        parse(&three()).unwrap();
+    }
+}

@@ -1,0 +1,15 @@
+//! `fsd`, a replicated, strongly consistent file server. `ARCHITECTURE.md` is the map.
+
+mod clock;
+pub mod config;
+pub mod demo;
+pub mod file_store;
+pub mod limits;
+pub mod mapping;
+pub mod net;
+pub mod raft;
+pub mod server;
+mod signals;
+pub mod simulated_disk;
+pub mod storage;
+pub mod timer_wheel;

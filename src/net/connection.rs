@@ -1,0 +1,277 @@
+//! One socket and what is spoken on it.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr};
+
+use bytes::Bytes;
+use fsd_wire::client::{ClientReply, ClientRequest};
+use fsd_wire::hello::{Hello, HelloReply};
+use fsd_wire::peer::PeerMessage;
+use fsd_wire::{DecodeError, Frame, FrameDecoder, Message, NodeId};
+use mio::net::TcpStream;
+
+use super::output::{Output, Progress};
+use super::text_session::{TextSession, TextStep};
+use crate::limits;
+
+/// A socket, its session, and what waits to be written to it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) generation: u32,
+    pub(super) session: Session,
+    pub(super) output: Output,
+    /// The socket may have bytes: it has not said that it would block since it last said that it has some.
+    pub(super) readable: bool,
+    /// It stands on the list of connections to be read.
+    pub(super) on_read_list: bool,
+    /// It stands on the list of connections to be written.
+    pub(super) on_write_list: bool,
+    /// It was not read further for the sake of replies that must leave first.
+    pub(super) held: bool,
+    /// The other side sends no more.
+    pub(super) end_of_input: bool,
+    pub(super) phase: Phase,
+    /// Sweeps since bytes last came.
+    pub(super) silent_sweeps: u32,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Requests are read and answered.
+    Open,
+    /// No more is read; what was said is still to be written.
+    Ending,
+    /// All is written and the other side was told; what it still sends is thrown away, so that the last reply
+    /// is not lost to a reset.
+    Lingering,
+    /// To be closed at the end of the turn.
+    Closed,
+}
+
+/// What is spoken on a connection.
+#[derive(Debug)]
+pub(super) enum Session {
+    /// A client of the binary protocol.
+    Client { decoder: FrameDecoder, greeted: bool, in_flight: usize },
+    /// A client of the text protocol.
+    Text(Box<TextSession>),
+    /// A connection that a peer opened; `None` until it was welcomed.
+    Accepted { decoder: FrameDecoder, node: Option<NodeId> },
+    /// A connection that this node opened.
+    Dialled { decoder: FrameDecoder, node: NodeId, stage: DialStage },
+}
+
+/// How far a dialled connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DialStage {
+    /// Not yet known to be connected.
+    Connecting,
+    /// The hello is sent.
+    Greeted,
+    /// The reply was good: messages flow.
+    Open,
+}
+
+/// What a connection has for the loop.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A client's first message.
+    ClientHello(Hello),
+    /// A client's request.
+    Request(ClientRequest),
+    /// The first message on a connection that a peer opened.
+    PeerHello(Hello),
+    /// The answer to the hello that this node sent.
+    PeerReply(NodeId, HelloReply),
+    /// A message of a peer that was welcomed.
+    Peer(NodeId, PeerMessage),
+    /// Something was done; ask again.
+    Again,
+    /// Nothing until replies have left.
+    Held,
+    /// Nothing until more bytes come.
+    NeedBytes,
+    /// The connection ends once its output is written.
+    Ended,
+    /// The other side broke the rules.
+    Broken(String),
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, address: SocketAddr, generation: u32, session: Session) -> Self {
+        Self {
+            socket,
+            address,
+            generation,
+            session,
+            output: Output::default(),
+            readable: true,
+            on_read_list: false,
+            on_write_list: false,
+            held: false,
+            end_of_input: false,
+            phase: Phase::Open,
+            silent_sweeps: 0,
+        }
+    }
+
+    /// The next thing that the bytes received so far mean.
+    pub(super) fn step(&mut self) -> Step {
+        if self.output.bytes() > limits::CLIENT_OUTPUT_BYTES_PAUSE && self.is_client() {
+            return Step::Held;
+        }
+        match &mut self.session {
+            Session::Client { decoder, greeted, in_flight } => {
+                if *in_flight >= limits::PIPELINED_REQUESTS_MAX {
+                    return Step::Held;
+                }
+                let greeted = *greeted;
+                framed(decoder, |frame| {
+                    if greeted {
+                        ClientRequest::decode(frame).map(Step::Request)
+                    } else {
+                        Hello::decode(frame).map(Step::ClientHello)
+                    }
+                })
+            }
+            Session::Text(session) => {
+                let step = session.step();
+                self.output.push(session.take_replies());
+                match step {
+                    TextStep::Request(request) => Step::Request(request),
+                    TextStep::Answered => Step::Again,
+                    TextStep::Held => Step::Held,
+                    TextStep::NeedBytes => Step::NeedBytes,
+                    TextStep::Ended => Step::Ended,
+                }
+            }
+            Session::Accepted { decoder, node } => {
+                let node = *node;
+                framed(decoder, |frame| match node {
+                    Some(node) => PeerMessage::decode(frame).map(|message| Step::Peer(node, message)),
+                    None => Hello::decode(frame).map(Step::PeerHello),
+                })
+            }
+            Session::Dialled { decoder, node, stage } => {
+                let (node, stage) = (*node, *stage);
+                framed(decoder, |frame| match stage {
+                    DialStage::Open => PeerMessage::decode(frame).map(|message| Step::Peer(node, message)),
+                    DialStage::Connecting | DialStage::Greeted => {
+                        HelloReply::decode(frame).map(|reply| Step::PeerReply(node, reply))
+                    }
+                })
+            }
+        }
+    }
+
+    /// Reads once from the socket, straight into the session's buffer. Returns the count of bytes; 0 when the
+    /// socket has no more for now, or for ever (`end_of_input`).
+    pub(super) fn receive(&mut self) -> io::Result<usize> {
+        let socket = &mut self.socket;
+        let read = |buffer: &mut [u8]| loop {
+            match socket.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        };
+        let result = match &mut self.session {
+            Session::Client { decoder, .. }
+            | Session::Accepted { decoder, .. }
+            | Session::Dialled { decoder, .. } => decoder.feed_from(read),
+            Session::Text(session) => session.decoder.feed_from(read),
+        };
+        match result {
+            Ok(0) => {
+                self.end_of_input = true;
+                self.readable = false;
+                Ok(0)
+            }
+            Ok(count) => {
+                self.silent_sweeps = 0;
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Throws away what still comes on a lingering connection; `true` once it may be closed.
+    pub(super) fn drain(&mut self) -> bool {
+        let mut scratch = [0; 4096];
+        for _ in 0..limits::LINGER_READS_PER_TURN_MAX {
+            match self.socket.read(&mut scratch) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return false;
+                }
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// Puts a reply into the output, in its place. A connection that is on its way out takes none.
+    pub(super) fn reply(&mut self, reply: &ClientReply) {
+        match &mut self.session {
+            Session::Client { in_flight, .. } => {
+                *in_flight -= 1;
+                self.output.push(reply.to_frame());
+            }
+            Session::Text(session) => {
+                session.answer(reply);
+                self.output.push(session.take_replies());
+            }
+            Session::Accepted { .. } | Session::Dialled { .. } => unreachable!("only clients send requests"),
+        }
+    }
+
+    /// Puts pieces at the end of the output.
+    pub(super) fn send(&mut self, pieces: Vec<Bytes>) {
+        self.output.push(pieces);
+    }
+
+    /// Writes what the socket takes, up to the budget.
+    pub(super) fn write(&mut self, budget_bytes: usize) -> io::Result<Progress> {
+        let progress = self.output.write_to(&mut self.socket, budget_bytes)?;
+        if progress == Progress::Done && self.phase == Phase::Ending {
+            self.phase = if self.end_of_input || self.socket.shutdown(Shutdown::Write).is_err() {
+                Phase::Closed
+            } else {
+                Phase::Lingering
+            };
+            self.readable = true;
+            self.silent_sweeps = 0;
+        }
+        Ok(progress)
+    }
+
+    /// Whether a client is on the other side.
+    pub(super) fn is_client(&self) -> bool {
+        matches!(self.session, Session::Client { .. } | Session::Text(_))
+    }
+
+    /// Whether no request waits for its reply.
+    pub(super) fn is_idle(&self) -> bool {
+        match &self.session {
+            Session::Client { in_flight, .. } => *in_flight == 0,
+            Session::Text(session) => session.is_idle(),
+            Session::Accepted { .. } | Session::Dialled { .. } => true,
+        }
+    }
+}
+
+fn framed(decoder: &mut FrameDecoder, decode: impl FnOnce(&Frame) -> Result<Step, DecodeError>) -> Step {
+    match decoder.next_frame() {
+        Ok(Some(frame)) => decode(&frame).unwrap_or_else(|error| Step::Broken(error.to_string())),
+        Ok(None) => Step::NeedBytes,
+        Err(error) => Step::Broken(error.to_string()),
+    }
+}

@@ -1,0 +1,248 @@
+//! What goes into the core and what comes out of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use fsd_wire::peer::{PeerMessage, ReadIndexId};
+use fsd_wire::{ClusterId, ClusterTimeMs, Entry, Incarnation, Life, LogIndex, NodeId, Term};
+
+/// What a node is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// All members, this node among them, in rising order.
+    pub members: Vec<NodeId>,
+    /// How often a leader gives a sign of life.
+    pub heartbeat_ms: u64,
+    /// A follower waits for it between this and twice this.
+    pub election_timeout_ms: u64,
+    /// For the random part of election timeouts.
+    pub seed: u64,
+    /// Drawn at random; used only if this node begins a cluster.
+    pub new_cluster_id: ClusterId,
+}
+
+/// What must survive a restart besides the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HardState {
+    /// Of this node's data directory.
+    pub incarnation: Incarnation,
+    /// How often the daemon was started on it.
+    pub life: Life,
+    /// The paper's `currentTerm`.
+    pub term: Term,
+    /// The paper's `votedFor`, in `term`.
+    pub voted_for: Option<NodeId>,
+    /// The cluster's id, once it is known to be committed.
+    pub cluster_id: Option<ClusterId>,
+    /// The first incarnation of each peer that this node met, with its highest life.
+    pub met: BTreeMap<NodeId, (Incarnation, Life)>,
+}
+
+/// What recovery found in the log, as far as the core needs it in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSummary {
+    /// The first index of each run of equal terms.
+    pub term_starts: Vec<(LogIndex, Term)>,
+    /// The last entry.
+    pub last_index: LogIndex,
+    /// The stamp of the last entry.
+    pub last_stamp: ClusterTimeMs,
+    /// From genesis and register entries, in log order.
+    pub registrations: Vec<(LogIndex, NodeId, Incarnation)>,
+    /// The cluster's id in the genesis entry.
+    pub genesis: Option<ClusterId>,
+}
+
+/// The log as a leader reads it to send it on.
+pub trait LogView {
+    /// Why entries could not be read.
+    type Error;
+
+    /// The entries from `first` to `last`, both included, cut off at `count_max` entries or `bytes_max`
+    /// bytes, but at least one if `first <= last`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn entries(
+        &self,
+        first: LogIndex,
+        last: LogIndex,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, Self::Error>;
+}
+
+/// The two alarms that the core sets for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// No leader was heard, or an election came to nothing.
+    Election,
+    /// The leader's next sign of life.
+    Heartbeat,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An alarm went off.
+    Timeout(Timer),
+    /// A message came on a connection whose hello was welcome. Ping and Pong are ignored.
+    Receive {
+        /// The peer at the other end.
+        from: NodeId,
+        /// What it sent.
+        message: PeerMessage,
+    },
+    /// Something falls due: a leader appends an empty entry, so that it does.
+    Tick,
+    /// A client wants to read; the answer is in `reads_ready` or `reads_lost`. A follower asks its leader.
+    Read {
+        /// What the answer is to be called.
+        id: u64,
+    },
+    /// A good hello, in either direction.
+    Met {
+        /// The peer.
+        node: NodeId,
+        /// The incarnation of its data directory.
+        incarnation: Incarnation,
+        /// How often it was started on it.
+        life: Life,
+        /// The cluster's id as it knows it.
+        cluster_id: Option<ClusterId>,
+    },
+    /// The connection to the peer is gone: what was under way may be lost.
+    PeerLost {
+        /// The peer.
+        node: NodeId,
+    },
+    /// A leader hands its office over.
+    TransferLeadership {
+        /// To whom; to the most up-to-date follower if that is left open.
+        to: Option<NodeId>,
+    },
+    /// Everything appended up to here is flushed. Must come before anything else is taken from the core.
+    LogDurable {
+        /// The last index that was flushed.
+        last_index: LogIndex,
+    },
+}
+
+/// A change to the log, in the order in which they are to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogChange {
+    /// Remove the entry with this index and all behind it; an append always follows in the same batch.
+    TruncateFrom(LogIndex),
+    /// Append this entry.
+    Append(Entry),
+}
+
+/// A change to an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// Goes off after `after_ms`; replaces the same timer's last one.
+    Set {
+        /// Which.
+        timer: Timer,
+        /// From now.
+        after_ms: u64,
+    },
+    /// Does not go off.
+    Clear {
+        /// Which.
+        timer: Timer,
+    },
+}
+
+impl Alarm {
+    pub(super) fn timer(self) -> Timer {
+        match self {
+            Self::Set { timer, .. } | Self::Clear { timer } => timer,
+        }
+    }
+}
+
+/// A read that may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadReady {
+    /// Its name in [`Input::Read`].
+    pub id: u64,
+    /// What must be applied first.
+    pub index: LogIndex,
+    /// The leader's cluster time: what was due by then is gone at `index`. `None` if this node leads and its own
+    /// time counts.
+    pub cluster_time: Option<ClusterTimeMs>,
+}
+
+/// A batch of reads at a follower, for which this node was confirmed to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerRead {
+    /// The follower.
+    pub node: NodeId,
+    /// Its name for the batch.
+    pub id: ReadIndexId,
+    /// What the leader must have applied before it answers.
+    pub index: LogIndex,
+    /// The term in which this node was confirmed to lead.
+    pub term: Term,
+}
+
+/// What is to be done, in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct Actions {
+    /// To be stored and flushed before anything else.
+    pub store_state: Option<HardState>,
+    /// To be done to the log.
+    pub store_log: Vec<LogChange>,
+    /// Promises nothing but what `store_state` holds.
+    pub send: Vec<(NodeId, PeerMessage)>,
+    /// Promises that the log is flushed up to the end of this turn.
+    pub send_when_durable: Vec<(NodeId, PeerMessage)>,
+    /// At most one change per timer.
+    pub alarms: Vec<Alarm>,
+    /// The commit index has advanced to this.
+    pub commit_index: Option<LogIndex>,
+    /// Reads that may be answered once this index is applied (it may still be ahead of the commit index).
+    pub reads_ready: Vec<ReadReady>,
+    /// Reads that cannot be answered here: there is no leader, or no longer this node, or too many wait.
+    pub reads_lost: Vec<u64>,
+    /// Reads of followers, to be answered by [`super::Raft::answer_peer_read`] once their index is applied and
+    /// nothing is due.
+    pub peer_reads_ready: Vec<PeerRead>,
+}
+
+impl Actions {
+    pub(super) fn alarm(&mut self, alarm: Alarm) {
+        self.alarms.retain(|other| other.timer() != alarm.timer());
+        self.alarms.push(alarm);
+    }
+}
+
+/// Why a proposal was not put into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// Another node leads, or none is known.
+    NotLeader {
+        /// The leader that this node follows.
+        leader: Option<NodeId>,
+    },
+    /// The leader is handing its office over.
+    Transferring,
+    /// Too much is waiting to be committed.
+    Busy,
+}
+
+impl fmt::Display for ProposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { leader: Some(node) } => write!(f, "not the leader; that is node {node}"),
+            Self::NotLeader { leader: None } => f.write_str("no leader is known"),
+            Self::Transferring => f.write_str("the leader is handing over to another node"),
+            Self::Busy => f.write_str("too much is waiting to be committed"),
+        }
+    }
+}
+
+impl std::error::Error for ProposeError {}

@@ -1,0 +1,11 @@
+mod cluster;
+mod elections;
+mod follower_reads;
+mod fresh_disks;
+mod memory_log;
+mod random;
+mod reads;
+mod replication;
+mod single;
+
+use crate::raft;

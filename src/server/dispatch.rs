@@ -1,0 +1,226 @@
+//! Requests of clients: from the message to a proposal, a read, or an answer at once.
+
+use fsd_wire::client::{ClientReply, ClientRequest, FileInfo, Operation, Outcome, Refusal};
+use fsd_wire::{ClusterTimeMs, Command, LogIndex, Payload, RequestId};
+
+use super::node::Node;
+use super::pending::{Asker, PendingRead, ReadBasis, RequestKey};
+use super::{Fault, Network};
+use crate::config::TextReads;
+use crate::file_store::{self, ContentsAt, File, FileName};
+use crate::limits;
+use crate::mapping::Disk;
+use crate::net::{ClientProtocol, ConnectionId};
+use crate::raft::{Input, ProposeError};
+use crate::storage::Position;
+
+impl<D: Disk> Node<D> {
+    /// Takes a request up: it is answered now, or waits.
+    pub(super) fn dispatch(
+        &mut self,
+        now_ms: u64,
+        connection: ConnectionId,
+        protocol: ClientProtocol,
+        request: ClientRequest,
+        net: &mut impl Network,
+    ) {
+        let ClientRequest { id, timeout_ms, operation } = request;
+        let client = Client { connection, protocol, id, timeout_ms };
+        let answer = match operation {
+            Operation::Status => Some(Outcome::Status(self.status())),
+            Operation::Change { command } => self.change(now_ms, client, command),
+            operation => self.read(now_ms, client, operation),
+        };
+        if let Some(outcome) = answer {
+            net.reply(connection, &ClientReply { id, outcome });
+        }
+    }
+
+    /// Proposes a change; the answer at once if it cannot be.
+    fn change(&mut self, now_ms: u64, client: Client, payload: Payload) -> Option<Outcome> {
+        let command = match Command::decode(&payload) {
+            Ok(command) => command,
+            Err(error) => return refused(Refusal::BadRequest { reason: error.to_string() }),
+        };
+        if let Err(refusal) = file_store::validate(&command, self.config.max_file_bytes) {
+            return refused(refusal);
+        }
+        match self.raft.propose(now_ms, payload) {
+            Ok(entry) => {
+                let deadline = self.add_deadline(now_ms, client.timeout_ms, RequestKey::Change(entry));
+                self.pending.add_change(entry, client.asker(deadline));
+                None
+            }
+            Err(ProposeError::NotLeader { .. }) => Some(self.not_leader(client.protocol)),
+            Err(ProposeError::Transferring | ProposeError::Busy) => refused(Refusal::Busy),
+        }
+    }
+
+    /// Adds a read to the batch of this turn; the answer at once if it cannot be.
+    fn read(&mut self, now_ms: u64, client: Client, operation: Operation) -> Option<Outcome> {
+        if let Operation::Read { name } | Operation::Stat { name } = &operation
+            && let Err(error) = FileName::parse(name)
+        {
+            return refused(Refusal::InvalidName { reason: error.reason.into() });
+        }
+        let local = self.config.text_reads == TextReads::Local && client.protocol == ClientProtocol::Text;
+        // Without a leader nobody could confirm it before its client has given up.
+        if !local && self.raft.leader_id().is_none() {
+            return Some(self.not_leader(client.protocol));
+        }
+        if self.pending.reads() >= limits::READS_WAITING_MAX {
+            return refused(Refusal::Busy);
+        }
+        let key = RequestKey::Read(self.pending.next_read());
+        let deadline = self.add_deadline(now_ms, client.timeout_ms, key);
+        let basis = if local {
+            ReadBasis::Local
+        } else {
+            self.reads_in_batch += 1;
+            ReadBasis::Unconfirmed { batch: self.read_batch }
+        };
+        // As leader: a read index is given out only behind the removal of all that is due by now.
+        let index = if local { LogIndex(0) } else { self.propose_what_is_due(now_ms) };
+        self.pending.add_read(PendingRead { asker: client.asker(deadline), operation, index, basis });
+        None
+    }
+
+    /// Has one round of heartbeats, this leader's or that of the one that this node follows, confirm all reads of
+    /// this turn.
+    pub(super) fn begin_read_round(&mut self, now_ms: u64) {
+        if self.reads_in_batch > 0 {
+            self.raft.step(now_ms, Input::Read { id: self.read_batch });
+            self.read_batch += 1;
+            self.reads_in_batch = 0;
+        }
+    }
+
+    /// If something in the store is due at the present cluster time, proposes an entry whose stamp removes it,
+    /// unless one is on its way. Returns the index behind which it is gone; 0 if nothing is due.
+    pub(super) fn propose_what_is_due(&mut self, now_ms: u64) -> LogIndex {
+        if !self.raft.is_leader() {
+            self.expiry_barrier = None;
+            return LogIndex(0);
+        }
+        let now = self.raft.cluster_time(now_ms);
+        if self.store.next_due().is_none_or(|due| due > now) {
+            return LogIndex(0);
+        }
+        // A barrier of an earlier term may be gone from the log.
+        let on_its_way = self.expiry_barrier.filter(|barrier| barrier.term == self.raft.term());
+        if on_its_way.is_none() {
+            self.expiry_barrier = self.raft.propose_tick(now_ms).ok();
+        }
+        // Refused while leadership is handed over, or too much is uncommitted: then it goes with one of the next
+        // entries, and nothing is shown before.
+        self.expiry_barrier.map_or_else(|| self.raft.last_index().next(), |barrier| barrier.index)
+    }
+
+    /// Answers the confirmed reads for which the store has come far enough.
+    pub(super) fn serve_reads(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
+        let last_applied = self.store.last_applied();
+        let mut behind = Vec::new();
+        while let Some((number, mut read)) = self.pending.take_ready_read(last_applied) {
+            let now = match read.basis {
+                // What fell due since the leader confirmed it is shown until its removal comes from there.
+                ReadBasis::Leader(cluster_time) => cluster_time.max(self.store.cluster_time()),
+                ReadBasis::Local if !self.raft.is_leader() => self.store.cluster_time(),
+                ReadBasis::Local => self.raft.cluster_time(now_ms),
+                ReadBasis::Unconfirmed { .. } => {
+                    // What fell due since the read was confirmed must not be shown either: it waits for its
+                    // removal.
+                    let barrier = self.propose_what_is_due(now_ms);
+                    if barrier > last_applied {
+                        read.index = barrier;
+                        behind.push((number, read));
+                        continue;
+                    }
+                    self.raft.cluster_time(now_ms)
+                }
+            };
+            let outcome = self.answer_read(now, &read.operation)?;
+            self.settle(read.asker, outcome, net);
+        }
+        for (number, read) in behind {
+            self.pending.put_back(number, read);
+        }
+        self.serve_peer_reads(now_ms, net);
+        Ok(())
+    }
+
+    /// Tells followers from where on they may answer the reads for which this node was confirmed to lead.
+    fn serve_peer_reads(&mut self, now_ms: u64, net: &mut impl Network) {
+        let last_applied = self.store.last_applied();
+        for mut read in self.pending.take_ready_peer_reads(last_applied) {
+            // As with a read of this node's own, all that is due at the time that it is told must be gone.
+            let barrier = self.propose_what_is_due(now_ms);
+            if barrier > last_applied {
+                read.index = barrier;
+                self.pending.add_peer_read(read);
+            } else if let Some(message) = self.raft.answer_peer_read(now_ms, &read, last_applied) {
+                net.send_peer(read.node, &message);
+            }
+        }
+    }
+
+    /// Answers from the store as it is; `now` is the cluster time from which the rest of an expiry counts.
+    fn answer_read(&self, now: ClusterTimeMs, operation: &Operation) -> Result<Outcome, Fault> {
+        let info = |name: &str, file: &File| FileInfo {
+            name: name.to_owned(),
+            version: file.version,
+            size_bytes: u64::from(file.size_bytes),
+            expiry_seconds: file.expiry_seconds_left(now),
+        };
+        Ok(match operation {
+            Operation::Read { name } => match self.store.get(name) {
+                Some(file) => self.read_contents(file, file.expiry_seconds_left(now))?,
+                None => Outcome::Refused(Refusal::NotFound),
+            },
+            Operation::Stat { name } => match self.store.get(name) {
+                Some(file) => Outcome::Stat(info(name, file)),
+                None => Outcome::Refused(Refusal::NotFound),
+            },
+            Operation::List { prefix, after, limit } => {
+                let limit = (*limit as usize).clamp(1, limits::LIST_FILES_MAX);
+                let page = self.store.list(prefix, after, limit);
+                let mut name_bytes = 0;
+                let fits = |(name, _): &&(&str, &File)| {
+                    name_bytes += name.len();
+                    name_bytes <= limits::LIST_NAME_BYTES_MAX
+                };
+                let files: Vec<FileInfo> =
+                    page.files.iter().take_while(fits).map(|(name, file)| info(name, file)).collect();
+                Outcome::Listed { more: page.more || files.len() < page.files.len(), files }
+            }
+            Operation::Change { .. } | Operation::Status => unreachable!("no read waits as one of these"),
+        })
+    }
+
+    /// The contents as they lie in the log, their CRC checked, shared with the mapping.
+    fn read_contents(&self, file: &File, expiry_seconds: u64) -> Result<Outcome, Fault> {
+        let ContentsAt(position) = file.contents;
+        let entry = self.log.entry_at(Position(position))?;
+        let command = Command::decode(&entry.payload).expect("the store was built from this entry");
+        Ok(Outcome::Read { version: file.version, expiry_seconds, contents: command.contents })
+    }
+}
+
+/// A client's request without what it asks for.
+#[derive(Clone, Copy)]
+struct Client {
+    connection: ConnectionId,
+    protocol: ClientProtocol,
+    id: RequestId,
+    timeout_ms: u32,
+}
+
+impl Client {
+    fn asker(self, deadline: crate::timer_wheel::TimerId) -> Asker {
+        Asker { connection: self.connection, protocol: self.protocol, request: self.id, deadline }
+    }
+}
+
+#[allow(clippy::unnecessary_wraps)] // Every caller returns it as an answer at once.
+fn refused(refusal: Refusal) -> Option<Outcome> {
+    Some(Outcome::Refused(refusal))
+}

@@ -1,0 +1,274 @@
+//! The daemon: one thread, one loop, one owner of all state.
+//!
+//! [`run`] is the loop; [`node::Node`] is what a node does in one turn of it, without sockets and clocks of its
+//! own; [`Network`] is what a node needs of the network.
+
+mod descriptors;
+mod dispatch;
+mod fault;
+pub mod node;
+mod parent;
+mod pending;
+mod spare_maker;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use fsd_wire::client::ClientReply;
+use fsd_wire::hello::{HelloStatus, Identity};
+use fsd_wire::peer::PeerMessage;
+use fsd_wire::{ClusterId, NodeId};
+use mio::Waker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::mapping::FileDisk;
+use crate::net::{Addresses, ConnectionId, Net, PARENT_TOKEN, SIGNAL_TOKEN, Settings, WAKE_TOKEN};
+use crate::signals::{self, Signals};
+use crate::storage::{self, DirectoryIdentity, Storage};
+pub use fault::Fault;
+use node::{Node, NodeConfig};
+use parent::Parent;
+use spare_maker::SpareMaker;
+
+/// How long clients have to take their last replies when the node stops.
+const LAST_REPLIES_MS: u64 = 1000;
+
+/// What a node needs of the network. The daemon's is [`Net`].
+pub trait Network {
+    /// Answers a client's request.
+    fn reply(&mut self, connection: ConnectionId, reply: &ClientReply);
+    /// Answers a peer's hello.
+    fn answer_peer(
+        &mut self,
+        now_ms: u64,
+        connection: ConnectionId,
+        node: NodeId,
+        status: HelloStatus,
+        reason: String,
+    );
+    /// Opens the connection to a peer whose answer was good.
+    fn open_link(&mut self, node: NodeId);
+    /// Gives up the connection to a peer for now.
+    fn refuse_link(&mut self, now_ms: u64, node: NodeId, reason: String);
+    /// Sends a message to a peer, or drops it if there is no open connection.
+    fn send_peer(&mut self, node: NodeId, message: &PeerMessage);
+    /// Hands what was sent to peers to the kernel, now.
+    fn push_peers(&mut self, now_ms: u64);
+    /// What this node says of itself in hellos from now on.
+    fn set_identity(&mut self, identity: Identity);
+}
+
+impl Network for Net {
+    fn reply(&mut self, connection: ConnectionId, reply: &ClientReply) {
+        Net::reply(self, connection, reply);
+    }
+
+    fn answer_peer(
+        &mut self,
+        now_ms: u64,
+        connection: ConnectionId,
+        node: NodeId,
+        status: HelloStatus,
+        reason: String,
+    ) {
+        Net::answer_peer(self, now_ms, connection, node, status, reason);
+    }
+
+    fn open_link(&mut self, node: NodeId) {
+        Net::open_link(self, node);
+    }
+
+    fn refuse_link(&mut self, now_ms: u64, node: NodeId, reason: String) {
+        Net::refuse_link(self, now_ms, node, reason);
+    }
+
+    fn send_peer(&mut self, node: NodeId, message: &PeerMessage) {
+        Net::send_peer(self, node, message);
+    }
+
+    fn push_peers(&mut self, now_ms: u64) {
+        Net::push_peers(self, now_ms);
+    }
+
+    fn set_identity(&mut self, identity: Identity) {
+        Net::set_identity(self, identity);
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT, or until `parent`, a pipe that the starter of this process holds, is closed.
+///
+/// # Errors
+/// What makes it impossible to go on: the process is to end with exit status 1.
+pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
+    // The data directory is locked before an address is bound: a second daemon on it is told of that first.
+    let disk = storage::lock_directory(&config.data_dir, &directory_identity(config))?;
+    let storage =
+        storage::open(disk.clone(), &directory_identity(config), config.segment_bytes, &mut random_u64)?;
+    log_recovery(&storage);
+    let mut net = Net::bind(settings(config, &storage), addresses(config)).map_err(Fault::Network)?;
+    let mut signals = Signals::listen(net.registry(), SIGNAL_TOKEN, signals::END).map_err(Fault::Network)?;
+    let mut parent = parent
+        .map(|pipe| Parent::watch(net.registry(), PARENT_TOKEN, pipe))
+        .transpose()
+        .map_err(Fault::Parent)?;
+    let waker = Waker::new(net.registry(), WAKE_TOKEN).map_err(Fault::Network)?;
+    let mut spare_maker = SpareMaker::start(disk.clone(), waker).map_err(Fault::Network)?;
+    let clock = Clock::start();
+    let mut node = Node::new(node_config(config), storage, clock.now_ms());
+    // The first segment is made ready before the node says that it is: a disk without room is told at once.
+    if let Some(request) = node.wants_spare() {
+        node.install_spare(request.prepare(&disk).map_err(Fault::Spare)?)?;
+    }
+    net.start(clock.now_ms());
+    log_ready(config);
+    let mut events = Vec::new();
+    let mut end_by_ms = None;
+    loop {
+        let deadline_ms = [node.next_deadline_ms(), end_by_ms].into_iter().flatten().min();
+        let signalled = net.poll(clock.until(deadline_ms)).map_err(Fault::Network)?;
+        let now_ms = clock.now_ms();
+        net.read(now_ms, &mut events);
+        for (deadline_ms, timer) in net.take_timers() {
+            node.add_net_timer(deadline_ms, timer);
+        }
+        if signalled && signals.take() > 0 {
+            node.stop(now_ms);
+        }
+        if parent.as_mut().is_some_and(Parent::is_gone) {
+            log::info!("standard input was closed: node {} ends with its starter", config.node);
+            parent = None;
+            node.stop(now_ms);
+        }
+        node.fire_timers(now_ms);
+        for timer in node.take_net_timers() {
+            net.fire(now_ms, timer);
+        }
+        node.turn(now_ms, &mut events, &mut net)?;
+        net.write(now_ms);
+        for (deadline_ms, timer) in net.take_timers() {
+            node.add_net_timer(deadline_ms, timer);
+        }
+        exchange_spares(&mut node, &mut spare_maker)?;
+        if node.is_stopped() {
+            // The last replies are written, unless their clients do not take them.
+            let end_by_ms = *end_by_ms.get_or_insert(now_ms + LAST_REPLIES_MS);
+            if now_ms >= end_by_ms || !net.has_client_output() {
+                log::info!("node {} stops", config.node);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Checks what [`run`] would find, and starts nothing. Returns what was found, in lines.
+///
+/// # Errors
+/// What would keep a node from starting.
+pub fn check(config: &Config) -> Result<Vec<String>, Fault> {
+    let disk = match FileDisk::read_only(&config.data_dir) {
+        Ok(disk) => disk,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(vec![format!(
+                "{} does not exist yet: the node begins empty",
+                config.data_dir.display()
+            )]);
+        }
+        Err(error) => return Err(Fault::DataDirectory(config.data_dir.clone(), error)),
+    };
+    Ok(storage::check(&disk, &directory_identity(config))?)
+}
+
+fn exchange_spares(node: &mut Node<FileDisk>, spare_maker: &mut SpareMaker<FileDisk>) -> Result<(), Fault> {
+    match spare_maker.take() {
+        Some(Ok(spare)) => node.install_spare(spare)?,
+        // Nothing is lost yet: the log goes on in its present segment, and the next turn asks again.
+        Some(Err(error)) => node.spare_failed(&error),
+        None => {}
+    }
+    if !spare_maker.is_busy()
+        && let Some(request) = node.wants_spare()
+    {
+        spare_maker.request(request);
+    }
+    Ok(())
+}
+
+fn directory_identity(config: &Config) -> DirectoryIdentity {
+    DirectoryIdentity { cluster: config.cluster.clone(), node: config.node }
+}
+
+fn node_config(config: &Config) -> NodeConfig {
+    NodeConfig {
+        cluster: config.cluster.clone(),
+        node: config.node,
+        members: config.members.clone(),
+        heartbeat_ms: config.heartbeat_ms,
+        election_timeout_ms: config.election_timeout_ms,
+        max_file_bytes: config.max_file_bytes,
+        text_reads: config.text_reads,
+        seed: random_u64(),
+        new_cluster_id: ClusterId((u128::from(random_u64()) << 64 | u128::from(random_u64())).max(1)),
+        new_incarnation: random_u64().max(1),
+    }
+}
+
+fn settings(config: &Config, storage: &Storage<FileDisk>) -> Settings {
+    let state = &storage.recovered.state;
+    Settings {
+        cluster: config.cluster.clone(),
+        identity: Identity {
+            node: config.node,
+            incarnation: state.incarnation,
+            life: state.life,
+            cluster_id: state.cluster_id,
+        },
+        dial: config.dial.clone(),
+        max_file_bytes: config.max_file_bytes,
+        max_clients: descriptors::room_for_clients(config.max_clients),
+        seed: random_u64(),
+    }
+}
+
+fn addresses(config: &Config) -> Addresses {
+    Addresses { peer: config.listen.peer, client: config.listen.client, text: config.listen.text }
+}
+
+/// Randomness for seeds and identities, from the operating system.
+// The room of randomness: what it draws is passed down as a value.
+#[allow(clippy::disallowed_methods)]
+fn random_u64() -> u64 {
+    getrandom::u64().expect("the operating system gives random numbers")
+}
+
+fn log_recovery(storage: &Storage<FileDisk>) {
+    for line in &storage.recovered.report {
+        log::info!("{line}");
+    }
+}
+
+fn log_ready(config: &Config) {
+    let text = config.listen.text.map_or(String::new(), |address| format!(", text clients on {address}"));
+    log::info!(
+        "node {} of cluster {} is ready: peers on {}, clients on {}{text}, data in {}",
+        config.node,
+        config.cluster,
+        config.listen.peer,
+        config.listen.client,
+        config.data_dir.display()
+    );
+}
+
+impl From<storage::StorageError> for Fault {
+    fn from(error: storage::StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Network(error)
+    }
+}

@@ -1,0 +1,562 @@
+//! What a node does in one turn.
+//!
+//! The order of [`Node::turn`] is the group commit, and the safety of the whole rests on it: a term or a vote
+//! is flushed before anything of that term is written; what promises nothing is sent before the flush, so that
+//! the followers' disks work while this one does; what promises durability is sent after it.
+
+use fsd_wire::client::{ClientReply, NodeStatus, Outcome, Refusal};
+use fsd_wire::hello::{HelloReply, HelloStatus, Identity};
+use fsd_wire::{ClusterId, EntryId, Incarnation, LogIndex, NodeId, Term};
+
+use super::pending::{Asker, Pending, RequestKey};
+use super::{Fault, Network};
+use crate::config::{Member, TextReads};
+use crate::file_store::{Applied, ContentsAt, FileStore};
+use crate::limits;
+use crate::mapping::Disk;
+use crate::net::{ClientProtocol, ConnectionId, Event, NetTimer};
+use crate::raft::{self, Actions, Alarm, Input, Raft};
+use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
+use crate::timer_wheel::{TimerId, TimerWheel};
+
+/// What a node needs to know.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeId,
+    /// All members, this node among them.
+    pub members: Vec<Member>,
+    /// How often a leader gives a sign of life.
+    pub heartbeat_ms: u64,
+    /// How long a follower waits for one at least.
+    pub election_timeout_ms: u64,
+    /// The largest contents of a file.
+    pub max_file_bytes: u64,
+    /// From which state the text protocol's reads are answered.
+    pub text_reads: TextReads,
+    /// Randomness for election timeouts.
+    pub seed: u64,
+    /// The cluster's id, should this node begin the cluster.
+    pub new_cluster_id: ClusterId,
+    /// This node's next incarnation, should its data directory turn out to be an old copy.
+    pub new_incarnation: u64,
+}
+
+/// What a timer of the wheel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    Raft(raft::Timer),
+    Net(NetTimer),
+    Request(RequestKey),
+    /// Something in the store is due.
+    Expiry,
+    /// Stopping has taken long enough.
+    Stop,
+}
+
+/// A node without sockets and clocks: given events and the time, it acts on its disk and on a [`Network`].
+pub struct Node<D: Disk> {
+    pub(super) config: NodeConfig,
+    pub(super) raft: Raft,
+    pub(super) log: SegmentedLog<D>,
+    hard_state: HardStateFile<D>,
+    pub(super) store: FileStore,
+    wheel: TimerWheel<Timer>,
+    due_timers: Vec<Timer>,
+    due_net_timers: Vec<NetTimer>,
+    election_alarm: Option<TimerId>,
+    heartbeat_alarm: Option<TimerId>,
+    expiry_alarm: Option<TimerId>,
+    pub(super) pending: Pending,
+    /// The batch to which the reads of this turn belong, and how many batches there were.
+    pub(super) read_batch: u64,
+    pub(super) reads_in_batch: usize,
+    /// The entry after which nothing that was due when it was proposed is left.
+    pub(super) expiry_barrier: Option<EntryId>,
+    identity: Identity,
+    announced_leader: Option<(NodeId, Term)>,
+    spare_complaint: bool,
+    /// The last turn left something that the next one is to do without waiting.
+    pub(super) unfinished: bool,
+    stopping: Stopping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// A leader hands over first.
+    HandingOver,
+    Now,
+}
+
+impl<D: Disk> Node<D> {
+    /// A node that has recovered its data directory.
+    pub fn new(config: NodeConfig, storage: Storage<D>, now_ms: u64) -> Self {
+        let Storage { log, hard_state, recovered } = storage;
+        let raft_config = raft::Config {
+            node: config.node,
+            members: config.members.iter().map(|member| member.node).collect(),
+            heartbeat_ms: config.heartbeat_ms,
+            election_timeout_ms: config.election_timeout_ms,
+            seed: config.seed,
+            new_cluster_id: config.new_cluster_id,
+        };
+        let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
+        let identity = identity_of(&raft, config.node);
+        Self {
+            config,
+            raft,
+            log,
+            hard_state,
+            store: FileStore::new(),
+            wheel: TimerWheel::new(now_ms),
+            due_timers: Vec::new(),
+            due_net_timers: Vec::new(),
+            election_alarm: None,
+            heartbeat_alarm: None,
+            expiry_alarm: None,
+            pending: Pending::default(),
+            read_batch: 0,
+            reads_in_batch: 0,
+            expiry_barrier: None,
+            identity,
+            announced_leader: None,
+            spare_complaint: false,
+            unfinished: false,
+            stopping: Stopping::No,
+        }
+    }
+
+    /// When the next turn is due if nothing happens before: at once while something is left to do.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        if self.unfinished || self.raft.commit_index() > self.store.last_applied() {
+            return Some(0);
+        }
+        self.wheel.next_deadline()
+    }
+
+    /// Asks for a timer of the network's.
+    pub fn add_net_timer(&mut self, deadline_ms: u64, timer: NetTimer) {
+        self.wheel.insert(deadline_ms, Timer::Net(timer));
+    }
+
+    /// Moves the wheel to the present; what is due is acted on in [`Self::turn`].
+    pub fn fire_timers(&mut self, now_ms: u64) {
+        self.wheel.advance(now_ms, &mut self.due_timers);
+        for timer in &self.due_timers {
+            if let Timer::Net(timer) = timer {
+                self.due_net_timers.push(*timer);
+            }
+        }
+    }
+
+    /// The network's timers that are due.
+    pub fn take_net_timers(&mut self) -> Vec<NetTimer> {
+        std::mem::take(&mut self.due_net_timers)
+    }
+
+    /// One turn: everything that came is given to Raft, what Raft answers is done in its order, and whoever
+    /// waited for it is answered.
+    ///
+    /// # Errors
+    /// A fault of the disk: the process must end, and nothing more may leave it.
+    pub fn turn(
+        &mut self,
+        now_ms: u64,
+        events: &mut Vec<Event>,
+        net: &mut impl Network,
+    ) -> Result<(), Fault> {
+        for event in events.drain(..) {
+            self.handle(now_ms, event, net);
+        }
+        for timer in std::mem::take(&mut self.due_timers) {
+            self.fire(now_ms, timer, net);
+        }
+        self.begin_read_round(now_ms);
+
+        let mut actions = self.raft.take_actions();
+        self.store_state(&mut actions, net)?;
+        self.log.append(&actions.store_log)?;
+        self.raft.replicate(now_ms, &self.log)?;
+        let more = self.raft.take_actions();
+        assert!(more.store_state.is_none() && more.store_log.is_empty(), "replication only sends");
+        for (node, message) in actions.send.iter().chain(&more.send) {
+            net.send_peer(*node, message);
+        }
+        net.push_peers(now_ms);
+        let last_index = self.log.flush()?;
+        self.raft.step(now_ms, Input::LogDurable { last_index });
+        for (node, message) in &actions.send_when_durable {
+            net.send_peer(*node, message);
+        }
+        self.set_alarms(now_ms, &actions);
+        self.finish_reads(&actions, net);
+        self.after_flush(now_ms, net)?;
+        self.apply(net)?;
+        self.serve_reads(now_ms, net)?;
+        self.set_expiry_alarm(now_ms);
+        self.announce_leader();
+        self.advance_stop(net);
+        self.unfinished =
+            self.log.is_dirty() || self.raft.has_actions() || self.raft.has_pending_replication();
+        Ok(())
+    }
+
+    /// The order to stop: a leader hands over first. A second one does not wait for that.
+    pub fn stop(&mut self, now_ms: u64) {
+        self.unfinished = true;
+        if self.stopping != Stopping::No {
+            self.stopping = Stopping::Now;
+            return;
+        }
+        self.stopping = Stopping::HandingOver;
+        if self.raft.is_leader() && self.config.members.len() > 1 {
+            log::info!("node {} hands leadership over before it stops", self.config.node);
+            self.raft.step(now_ms, Input::TransferLeadership { to: None });
+            self.wheel.insert(now_ms + 2 * self.config.election_timeout_ms, Timer::Stop);
+        } else {
+            self.stopping = Stopping::Now;
+        }
+    }
+
+    /// Whether the process may end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopping == Stopping::Now && self.pending.is_empty()
+    }
+
+    /// A segment that the log needs soon.
+    #[must_use]
+    pub fn wants_spare(&mut self) -> Option<SpareRequest> {
+        self.log.wants_spare()
+    }
+
+    /// The segment that was asked for.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn install_spare(&mut self, spare: Spare<D::File>) -> Result<(), Fault> {
+        self.spare_complaint = false;
+        Ok(self.log.install_spare(spare)?)
+    }
+
+    /// The segment could not be made.
+    pub fn spare_failed(&mut self, error: &std::io::Error) {
+        if !self.spare_complaint {
+            log::warn!("cannot make the next log segment ready, and will try again: {error}");
+            self.spare_complaint = true;
+        }
+        self.log.spare_failed();
+    }
+
+    fn handle(&mut self, now_ms: u64, event: Event, net: &mut impl Network) {
+        match event {
+            Event::Request { connection, protocol, request } => {
+                self.dispatch(now_ms, connection, protocol, request, net);
+            }
+            Event::Peer { from, message } => self.raft.step(now_ms, Input::Receive { from, message }),
+            Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
+            Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
+            Event::PeerLost { node } => self.raft.step(now_ms, Input::PeerLost { node }),
+        }
+    }
+
+    fn judge_hello(
+        &mut self,
+        now_ms: u64,
+        connection: ConnectionId,
+        identity: Identity,
+        net: &mut impl Network,
+    ) {
+        let status = self.raft.judge_hello(&identity);
+        if status == HelloStatus::Welcome {
+            self.meet(now_ms, identity);
+        }
+        net.answer_peer(now_ms, connection, identity.node, status, refusal_words(status).to_owned());
+    }
+
+    fn judge_reply(&mut self, now_ms: u64, node: NodeId, reply: &HelloReply, net: &mut impl Network) {
+        if reply.status == HelloStatus::StaleCopy {
+            self.adopt_new_incarnation(node, net);
+        }
+        if reply.status != HelloStatus::Welcome {
+            net.refuse_link(now_ms, node, format!("it refused this node: {}", reply.reason));
+            return;
+        }
+        let status = if reply.identity.node == node {
+            self.raft.judge_hello(&reply.identity)
+        } else {
+            HelloStatus::WrongNode
+        };
+        if status == HelloStatus::Welcome {
+            self.meet(now_ms, reply.identity);
+            net.open_link(node);
+        } else {
+            net.refuse_link(now_ms, node, refusal_words(status).to_owned());
+        }
+    }
+
+    fn meet(&mut self, now_ms: u64, identity: Identity) {
+        let Identity { node, incarnation, life, cluster_id } = identity;
+        self.raft.step(now_ms, Input::Met { node, incarnation, life, cluster_id });
+    }
+
+    /// A peer has met a later life of this data directory: it is an old copy, and what it once promised may be
+    /// missing from it. As another incarnation it takes part again once a leader has brought it up to date.
+    fn adopt_new_incarnation(&mut self, told_by: NodeId, net: &mut impl Network) {
+        let incarnation = Incarnation(self.config.new_incarnation);
+        if self.identity.incarnation == incarnation {
+            return;
+        }
+        log::warn!(
+            "node {told_by} has met a later life of this data directory: it is an old copy, and counts again \
+             once the leader has brought it up to date"
+        );
+        self.raft.adopt_incarnation(incarnation);
+        net.set_identity(identity_of(&self.raft, self.config.node));
+    }
+
+    fn fire(&mut self, now_ms: u64, timer: Timer, net: &mut impl Network) {
+        match timer {
+            Timer::Raft(timer) => {
+                match timer {
+                    raft::Timer::Election => self.election_alarm = None,
+                    raft::Timer::Heartbeat => self.heartbeat_alarm = None,
+                }
+                self.raft.step(now_ms, Input::Timeout(timer));
+            }
+            // Handed to the network by `take_net_timers`.
+            Timer::Net(_) => {}
+            Timer::Request(key) => self.give_up(key, net),
+            Timer::Expiry => {
+                self.expiry_alarm = None;
+                self.propose_what_is_due(now_ms);
+            }
+            Timer::Stop => self.stopping = Stopping::Now,
+        }
+    }
+
+    /// A request's time is up. A read did nothing; of a change nobody knows yet.
+    fn give_up(&mut self, key: RequestKey, net: &mut impl Network) {
+        let Some(asker) = self.pending.take(key) else { return };
+        let refusal = match key {
+            RequestKey::Change(_) => Refusal::Unknown,
+            RequestKey::Read(_) => Refusal::NoLeader,
+        };
+        self.refuse(asker, refusal, net);
+    }
+
+    fn store_state(&mut self, actions: &mut Actions, net: &mut impl Network) -> Result<(), Fault> {
+        let Some(state) = actions.store_state.take() else { return Ok(()) };
+        self.hard_state.store(&state)?;
+        let identity = identity_of(&self.raft, self.config.node);
+        if identity != self.identity {
+            self.identity = identity;
+            net.set_identity(identity);
+        }
+        Ok(())
+    }
+
+    /// What became possible by the flush itself: in a cluster of one, entries are committed by it.
+    fn after_flush(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
+        let mut actions = self.raft.take_actions();
+        self.store_state(&mut actions, net)?;
+        // An entry that follows from the flush, such as a registration, is flushed by the next turn.
+        self.log.append(&actions.store_log)?;
+        for (node, message) in actions.send.iter().chain(&actions.send_when_durable) {
+            net.send_peer(*node, message);
+        }
+        self.set_alarms(now_ms, &actions);
+        self.finish_reads(&actions, net);
+        Ok(())
+    }
+
+    fn set_alarms(&mut self, now_ms: u64, actions: &Actions) {
+        for alarm in &actions.alarms {
+            let (timer, after_ms) = match alarm {
+                Alarm::Set { timer, after_ms } => (*timer, Some(*after_ms)),
+                Alarm::Clear { timer } => (*timer, None),
+            };
+            let place = match timer {
+                raft::Timer::Election => &mut self.election_alarm,
+                raft::Timer::Heartbeat => &mut self.heartbeat_alarm,
+            };
+            if let Some(id) = place.take() {
+                self.wheel.cancel(id);
+            }
+            *place = after_ms.map(|after_ms| self.wheel.insert(now_ms + after_ms, Timer::Raft(timer)));
+        }
+    }
+
+    fn finish_reads(&mut self, actions: &Actions, net: &mut impl Network) {
+        for read in &actions.reads_ready {
+            self.pending.confirm_reads(read);
+        }
+        for read in &actions.peer_reads_ready {
+            self.pending.add_peer_read(*read);
+        }
+        for batch in &actions.reads_lost {
+            for asker in self.pending.take_lost_reads(*batch) {
+                let refusal = self.not_leader(asker.protocol);
+                self.settle(asker, refusal, net);
+            }
+        }
+    }
+
+    /// Applies what is committed, up to the budget of a turn, and answers those who waited for it.
+    fn apply(&mut self, net: &mut impl Network) -> Result<(), Fault> {
+        for _ in 0..limits::APPLY_ENTRIES_PER_TURN_MAX {
+            let index = self.store.last_applied().next();
+            if index > self.raft.commit_index() {
+                break;
+            }
+            let entry = self.log.entry(index)?;
+            let applied = self.store.apply(&entry, ContentsAt(self.log.position(index).0));
+            if self.expiry_barrier.is_some_and(|barrier| barrier.index <= index) {
+                self.expiry_barrier = None;
+            }
+            self.answer_changes(index, entry.term, &applied, net);
+        }
+        Ok(())
+    }
+
+    /// An entry is committed at `index`: whoever proposed it gets its result, and whoever proposed another one
+    /// there knows now that it never will be.
+    fn answer_changes(&mut self, index: LogIndex, term: Term, applied: &Applied, net: &mut impl Network) {
+        for (proposed, asker) in self.pending.take_changes_at(index) {
+            let outcome = if proposed == (EntryId { term, index }) {
+                match applied {
+                    Applied::Changed { version } => Outcome::Changed { version: *version },
+                    Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),
+                    Applied::Nothing => unreachable!("changes are proposed as commands"),
+                }
+            } else {
+                self.not_leader(asker.protocol)
+            };
+            self.settle(asker, outcome, net);
+        }
+    }
+
+    /// Answers a request that waited.
+    pub(super) fn settle(&mut self, asker: Asker, outcome: Outcome, net: &mut impl Network) {
+        self.wheel.cancel(asker.deadline);
+        net.reply(asker.connection, &ClientReply { id: asker.request, outcome });
+    }
+
+    fn refuse(&mut self, asker: Asker, refusal: Refusal, net: &mut impl Network) {
+        self.settle(asker, Outcome::Refused(refusal), net);
+    }
+
+    /// The refusal that names the leader, as far as it is known. Nothing was done.
+    pub(super) fn not_leader(&self, protocol: ClientProtocol) -> Outcome {
+        let leader = self.raft.leader_id().filter(|leader| *leader != self.config.node);
+        let member =
+            leader.and_then(|leader| self.config.members.iter().find(|member| member.node == leader));
+        Outcome::Refused(match member {
+            None => Refusal::NoLeader,
+            Some(member) => Refusal::NotLeader {
+                leader: member.node,
+                address: match protocol {
+                    ClientProtocol::Binary => member.client.to_string(),
+                    ClientProtocol::Text => member.text.map_or(String::new(), |text| text.to_string()),
+                },
+                term: self.raft.term(),
+            },
+        })
+    }
+
+    /// Starts the deadline of a request.
+    pub(super) fn add_deadline(&mut self, now_ms: u64, timeout_ms: u32, key: RequestKey) -> TimerId {
+        let timeout_ms = u64::from(timeout_ms).min(limits::REQUEST_TIMEOUT_MS_MAX);
+        self.wheel.insert(now_ms + timeout_ms, Timer::Request(key))
+    }
+
+    /// As leader, sees to it that the next file that is due goes when it is.
+    fn set_expiry_alarm(&mut self, now_ms: u64) {
+        if let Some(id) = self.expiry_alarm.take() {
+            self.wheel.cancel(id);
+        }
+        if !self.raft.is_leader() || self.expiry_barrier.is_some() {
+            return;
+        }
+        if let Some(due) = self.store.next_due() {
+            // What is due already was refused just now: it is tried again, but not at once.
+            let wait_ms = due.0.saturating_sub(self.raft.cluster_time(now_ms).0).max(1);
+            self.expiry_alarm = Some(self.wheel.insert(now_ms.saturating_add(wait_ms), Timer::Expiry));
+        }
+    }
+
+    fn announce_leader(&mut self) {
+        let Some(leader) = self.raft.leader_id() else { return };
+        let now = (leader, self.raft.term());
+        if self.announced_leader != Some(now) {
+            self.announced_leader = Some(now);
+            log::info!("node {leader} leads in term {}", now.1);
+        }
+    }
+
+    /// Goes on with stopping: once this node no longer leads, or has waited long enough, whoever still waits
+    /// is told what is known.
+    fn advance_stop(&mut self, net: &mut impl Network) {
+        // Changes that were in flight are decided by the successor's first entry: worth waiting for.
+        let handed_over = !self.raft.is_leader() && self.raft.leader_id().is_some();
+        if self.stopping == Stopping::HandingOver && handed_over && self.pending.is_empty() {
+            self.stopping = Stopping::Now;
+        }
+        if self.stopping != Stopping::Now {
+            return;
+        }
+        let (changes, reads) = self.pending.take_all();
+        for asker in changes {
+            self.refuse(asker, Refusal::Unknown, net);
+        }
+        for asker in reads {
+            let outcome = self.not_leader(asker.protocol);
+            self.settle(asker, outcome, net);
+        }
+    }
+
+    /// What this node knows of itself.
+    pub(super) fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.config.node,
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.leader_id(),
+            commit_index: self.raft.commit_index(),
+            last_applied: self.store.last_applied(),
+            first_log_index: self.log.first_index(),
+            last_log_index: self.log.last_index(),
+            files: self.store.len() as u64,
+            revision: self.store.revision(),
+            cluster: self.config.cluster.clone(),
+        }
+    }
+}
+
+fn identity_of(raft: &Raft, node: NodeId) -> Identity {
+    let state = raft.hard_state();
+    Identity { node, incarnation: state.incarnation, life: state.life, cluster_id: state.cluster_id }
+}
+
+/// What a refused node is told, and what to do about it.
+fn refusal_words(status: HelloStatus) -> &'static str {
+    match status {
+        HelloStatus::Welcome => "",
+        HelloStatus::OtherCluster => "it belongs to another cluster: compare `cluster`",
+        HelloStatus::OtherClusterId => {
+            "it belongs to another cluster of the same name, begun apart from this one: its data directory is \
+             not of this cluster"
+        }
+        HelloStatus::WrongNode => "it is not the member that it should be: compare the member lists",
+        HelloStatus::StaleCopy => {
+            "its data directory is an old copy: it must take part as a new incarnation, which it does by itself"
+        }
+        HelloStatus::NoCommonProtocol => "no protocol version in common: use matching releases",
+        HelloStatus::WrongRole => "this address is for the other role",
+        HelloStatus::Busy => "there are too many connections",
+    }
+}

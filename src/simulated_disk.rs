@@ -1,0 +1,440 @@
+//! A disk in memory that can lose power: the twin of [`crate::mapping::FileDisk`], for tests and for the
+//! simulation of whole clusters.
+//!
+//! It keeps two states of everything: what a running process sees, and what is surely on the medium. A flush
+//! makes them equal for one file, [`Disk::sync_directory`] for the names. [`SimulatedDisk::crash`] gives the disk
+//! as it may be found afterwards: of what was not flushed, each sector of 512 bytes is there or is not, each by
+//! itself, and of the changes of names a first part happened and the rest did not.
+//!
+//! Operations are counted, so that a test can fail each one of them in turn, or cut the power before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::mapping::{Disk, MappedFile};
+
+/// What a power failure keeps or loses as a whole.
+pub const SECTOR_BYTES: usize = 512;
+
+/// A disk in memory. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// What becomes of writes that were not flushed when the power fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unflushed {
+    /// All of them are there: the process was killed, the machine lives.
+    Kept,
+    /// None of them is there.
+    Lost,
+    /// Each sector by itself, drawn from a generator with this seed.
+    Drawn(u64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Files by number: a name is only a reference to one.
+    files: BTreeMap<u64, FileState>,
+    next_file: u64,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// Changes of names since the last flush of the directory.
+    renamings: Vec<Renaming>,
+    operations: u64,
+    fail_at: Option<(u64, io::ErrorKind)>,
+    power_off_at: Option<u64>,
+    is_off: bool,
+    /// Bytes that all files together may have.
+    capacity_bytes: Option<u64>,
+    flushes: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct FileState {
+    bytes: Vec<u8>,
+    /// As on the medium; the length too is only there once it was flushed.
+    durable: Vec<u8>,
+    /// Sectors stored into since the last flush.
+    unflushed: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Renaming {
+    Set { name: String, file: u64 },
+    Move { from: String, to: String },
+    Remove { name: String },
+}
+
+impl Renaming {
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Set { name, file } => {
+                names.insert(name.clone(), *file);
+            }
+            Self::Move { from, to } => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+            Self::Remove { name } => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Counts an operation that changes something; tells whether it is to be done.
+    fn begin(&mut self) -> io::Result<()> {
+        self.operations += 1;
+        if self.power_off_at.is_some_and(|at| self.operations >= at) {
+            self.is_off = true;
+        }
+        if self.is_off {
+            return Err(io::Error::other("the power is off"));
+        }
+        match self.fail_at {
+            Some((at, kind)) if at == self.operations => Err(kind.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn file_of(&self, name: &str) -> io::Result<u64> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change_names(&mut self, change: Renaming) {
+        change.apply(&mut self.names);
+        self.renamings.push(change);
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.names.values().map(|file| self.files[file].bytes.len() as u64).sum()
+    }
+}
+
+impl SimulatedDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked while it held the lock has failed its test already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk as it may be found when the power comes back. This disk itself stays as it is.
+    #[must_use]
+    pub fn crash(&self, unflushed: Unflushed) -> Self {
+        let state = self.state();
+        let mut random = fastrand::Rng::with_seed(match unflushed {
+            Unflushed::Drawn(seed) => seed,
+            Unflushed::Kept | Unflushed::Lost => 0,
+        });
+        let mut names = state.durable_names.clone();
+        let kept = match unflushed {
+            Unflushed::Kept => state.renamings.len(),
+            Unflushed::Lost => 0,
+            Unflushed::Drawn(_) => random.usize(..=state.renamings.len()),
+        };
+        for renaming in &state.renamings[..kept] {
+            renaming.apply(&mut names);
+        }
+        let mut files = BTreeMap::new();
+        for (name, number) in &names {
+            let file = state.files.get(number).unwrap_or_else(|| panic!("no file behind {name}"));
+            let bytes = after_crash(file, unflushed, &mut random);
+            files.insert(*number, FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() });
+        }
+        let found = State {
+            files,
+            next_file: state.next_file,
+            durable_names: names.clone(),
+            names,
+            capacity_bytes: state.capacity_bytes,
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(found)) }
+    }
+
+    /// Operations so far that changed something, stores and flushes included.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// Flushes of files and of the directory so far.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.state().flushes
+    }
+
+    /// Lets the operation of this number fail (the first is 1). A store cannot fail and is done.
+    pub fn fail_at(&self, operation: u64, kind: io::ErrorKind) {
+        self.state().fail_at = Some((operation, kind));
+    }
+
+    /// Cuts the power before the operation of this number: neither it nor anything behind it happens.
+    pub fn power_off_at(&self, operation: u64) {
+        self.state().power_off_at = Some(operation);
+    }
+
+    /// Whether the power was cut.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state().is_off
+    }
+
+    /// Bounds the bytes that all files together may have.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state().capacity_bytes = Some(bytes);
+    }
+
+    /// The bytes of a file as a process sees them; nothing if there is no such file.
+    #[must_use]
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        let file = state.names.get(name)?;
+        Some(state.files[file].bytes.clone())
+    }
+
+    /// Puts a file there, durably, with these bytes, whatever the name stood for.
+    pub fn write(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let number = state.next_file;
+        state.next_file += 1;
+        let file = FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() };
+        state.files.insert(number, file);
+        state.names.insert(name.to_owned(), number);
+        state.durable_names.insert(name.to_owned(), number);
+    }
+
+    /// Takes a name away, durably.
+    pub fn lose(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.durable_names.remove(name);
+    }
+}
+
+fn after_crash(file: &FileState, unflushed: Unflushed, random: &mut fastrand::Rng) -> Vec<u8> {
+    match unflushed {
+        Unflushed::Kept => return file.bytes.clone(),
+        Unflushed::Lost => return file.durable.clone(),
+        Unflushed::Drawn(_) => {}
+    }
+    let mut bytes = file.durable.clone();
+    if bytes.len() != file.bytes.len() {
+        // The new length may be there, or the old one, or one in between.
+        let (low, high) = (bytes.len().min(file.bytes.len()), bytes.len().max(file.bytes.len()));
+        let between = random.usize(low..=high);
+        bytes.resize(*random.choice(&[low, between, high]).expect("three to choose from"), 0);
+    }
+    let keep_share = random.f64();
+    for sector in &file.unflushed {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES).min(bytes.len()).min(file.bytes.len());
+        if start < end && random.f64() < keep_share {
+            bytes[start..end].copy_from_slice(&file.bytes[start..end]);
+        }
+    }
+    bytes
+}
+
+impl Disk for SimulatedDisk {
+    type File = SimulatedFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str, len_bytes: u64) -> io::Result<SimulatedFile> {
+        let mut state = self.state();
+        state.begin()?;
+        let used = state.used_bytes();
+        if state.capacity_bytes.is_some_and(|capacity| used + len_bytes > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let number = state.next_file;
+        state.next_file += 1;
+        let file = FileState { bytes: vec![0; len_bytes as usize], ..FileState::default() };
+        state.files.insert(number, file);
+        state.change_names(Renaming::Set { name: name.to_owned(), file: number });
+        Ok(SimulatedFile { disk: self.clone(), number, len_bytes, is_sealed: false })
+    }
+
+    fn open(&self, name: &str) -> io::Result<SimulatedFile> {
+        let state = self.state();
+        let number = state.file_of(name)?;
+        let len_bytes = state.files[&number].bytes.len() as u64;
+        Ok(SimulatedFile { disk: self.clone(), number, len_bytes, is_sealed: false })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin()?;
+        state.file_of(from)?;
+        state.change_names(Renaming::Move { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin()?;
+        state.file_of(name)?;
+        state.change_names(Renaming::Remove { name: name.to_owned() });
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin()?;
+        state.flushes += 1;
+        state.durable_names = state.names.clone();
+        state.renamings.clear();
+        Ok(())
+    }
+
+    fn describe(&self, name: &str) -> String {
+        name.to_owned()
+    }
+}
+
+/// A file of a [`SimulatedDisk`].
+#[derive(Debug)]
+pub struct SimulatedFile {
+    disk: SimulatedDisk,
+    number: u64,
+    len_bytes: u64,
+    is_sealed: bool,
+}
+
+impl SimulatedFile {
+    fn range(&self, offset: u64, len: usize) -> std::ops::Range<usize> {
+        let end = offset.checked_add(len as u64);
+        assert!(
+            end.is_some_and(|end| end <= self.len_bytes),
+            "{len} bytes at {offset} of {}",
+            self.len_bytes
+        );
+        offset as usize..offset as usize + len
+    }
+}
+
+impl MappedFile for SimulatedFile {
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    fn store(&mut self, offset: u64, bytes: &[u8]) {
+        assert!(!self.is_sealed, "a store into a sealed file");
+        let range = self.range(offset, bytes.len());
+        let mut state = self.disk.state();
+        // A store into memory cannot fail; without power it is not done.
+        if state.begin().is_err() && state.is_off {
+            return;
+        }
+        let file = state.files.get_mut(&self.number).expect("an open file is kept");
+        let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+        file.bytes[range].copy_from_slice(bytes);
+        file.unflushed.extend(sectors);
+    }
+
+    fn copy_out(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let range = self.range(offset, out.len());
+        out.copy_from_slice(&self.disk.state().files[&self.number].bytes[range]);
+        Ok(())
+    }
+
+    fn slice(&self, offset: u64, len_bytes: usize) -> io::Result<Bytes> {
+        let range = self.range(offset, len_bytes);
+        Ok(Bytes::copy_from_slice(&self.disk.state().files[&self.number].bytes[range]))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        assert!(!self.is_sealed, "a flush of a sealed file");
+        let mut state = self.disk.state();
+        state.begin()?;
+        state.flushes += 1;
+        let file = state.files.get_mut(&self.number).expect("an open file is kept");
+        if file.durable.len() != file.bytes.len() {
+            file.durable.resize(file.bytes.len(), 0);
+        }
+        for sector in std::mem::take(&mut file.unflushed) {
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(file.bytes.len());
+            file.durable[start..end].copy_from_slice(&file.bytes[start..end]);
+        }
+        Ok(())
+    }
+
+    fn expect_stores(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        self.is_sealed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_of(disk: &SimulatedDisk, len_bytes: u64) -> SimulatedFile {
+        let mut file = disk.create("file", len_bytes).unwrap();
+        file.flush().unwrap();
+        disk.sync_directory().unwrap();
+        file
+    }
+
+    #[test]
+    fn what_was_flushed_is_kept_and_the_rest_goes_by_sectors() {
+        let disk = SimulatedDisk::new();
+        let mut file = file_of(&disk, 4 * SECTOR_BYTES as u64);
+        file.store(0, &[1; SECTOR_BYTES]);
+        file.flush().unwrap();
+        file.store(SECTOR_BYTES as u64, &[2; 3 * SECTOR_BYTES]);
+        let sectors = |fate| -> Vec<u8> {
+            let bytes = disk.crash(fate).read("file").unwrap();
+            assert!(bytes.chunks(SECTOR_BYTES).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            bytes.chunks(SECTOR_BYTES).map(|sector| sector[0]).collect()
+        };
+        assert_eq!(sectors(Unflushed::Kept), [1, 2, 2, 2]);
+        assert_eq!(sectors(Unflushed::Lost), [1, 0, 0, 0]);
+        let drawn: BTreeSet<Vec<u8>> = (0..200).map(|seed| sectors(Unflushed::Drawn(seed))).collect();
+        assert_eq!(drawn.len(), 8, "every mixture of three sectors: {drawn:?}");
+        assert_eq!(sectors(Unflushed::Drawn(5)), sectors(Unflushed::Drawn(5)));
+    }
+
+    #[test]
+    fn names_are_durable_when_the_directory_was_flushed() {
+        let disk = SimulatedDisk::new();
+        file_of(&disk, 10);
+        disk.rename("file", "other").unwrap();
+        disk.create("third", 10).unwrap();
+        let names = |fate| disk.crash(fate).list().unwrap();
+        assert_eq!(names(Unflushed::Lost), ["file"]);
+        assert_eq!(names(Unflushed::Kept), ["other", "third"]);
+        let drawn: BTreeSet<Vec<String>> = (0..100).map(|seed| names(Unflushed::Drawn(seed))).collect();
+        assert_eq!(drawn.len(), 3, "none, the first, or both: {drawn:?}");
+    }
+
+    #[test]
+    fn nothing_happens_without_power() {
+        let disk = SimulatedDisk::new();
+        let mut file = file_of(&disk, 10);
+        disk.power_off_at(disk.operations() + 2);
+        file.store(0, &[1]);
+        file.store(1, &[2]);
+        assert!(disk.is_off() && file.flush().is_err() && disk.remove("file").is_err());
+        assert_eq!(disk.crash(Unflushed::Kept).read("file").unwrap()[..2], [1, 0]);
+    }
+}

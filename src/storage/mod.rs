@@ -1,0 +1,90 @@
+//! What a node keeps on its disk: the log in segments, the hard state, and what recovery makes of them.
+//! `docs/disk-format.md` describes the files to the byte.
+
+mod entry_table;
+mod error;
+pub mod hard_state;
+pub mod inspect;
+mod lock;
+mod recovery;
+pub mod segment;
+pub mod segmented_log;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use fsd_wire::NodeId;
+
+use crate::mapping::Disk;
+use crate::raft::{HardState, LogSummary};
+
+pub use error::StorageError;
+pub use hard_state::HardStateFile;
+pub use lock::lock_directory;
+pub use segment::{Position, SegmentId};
+pub use segmented_log::{SegmentedLog, Spare, SpareRequest};
+pub use survey::{Leftover, TornTail};
+
+/// Whose a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryIdentity {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl fmt::Display for DirectoryIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of cluster {:?}", self.node, self.cluster)
+    }
+}
+
+/// An open data directory.
+pub struct Storage<D: Disk> {
+    /// The log.
+    pub log: SegmentedLog<D>,
+    /// The hard state.
+    pub hard_state: HardStateFile<D>,
+    /// What was found.
+    pub recovered: Recovered,
+}
+
+/// What recovery found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The hard state; the new life is already durable.
+    pub state: HardState,
+    /// The log, all of which is durable.
+    pub log: LogSummary,
+    /// What there is to tell a person, a line each.
+    pub report: Vec<String>,
+}
+
+/// Recovers what is in the directory and begins a new life on it. A directory that is empty becomes this node's,
+/// as a new incarnation. `random` is drawn from for what must be unlike anything before.
+///
+/// # Errors
+/// If anything that was once durable is missing or damaged, if the directory is another node's, or if the disk
+/// fails. The directory is then as it was, but for files that never counted.
+///
+/// # Panics
+/// If `segment_bytes` is out of its range.
+pub fn open<D: Disk>(
+    disk: D,
+    identity: &DirectoryIdentity,
+    segment_bytes: u64,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Storage<D>, StorageError> {
+    recovery::open(disk, identity, segment_bytes, random)
+}
+
+/// Says what [`open`] would find, and changes nothing.
+///
+/// # Errors
+/// As [`open`].
+pub fn check<D: Disk>(disk: &D, identity: &DirectoryIdentity) -> Result<Vec<String>, StorageError> {
+    recovery::check(disk, identity)
+}

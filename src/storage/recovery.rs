@@ -1,0 +1,207 @@
+//! What a node does with the files that it finds when it starts. `docs/disk-format.md` has the table; each row
+//! of it is a test.
+
+use fsd_wire::{Entry, EntryKind, Genesis, Incarnation, Life, LogIndex, Register, Term};
+
+use super::error::{Doing, StorageError};
+use super::hard_state::{self, HARD_STATE_NAME, HardStateFile, StoredState};
+use super::segment::{NameKind, Position, RecordHead, file_name, parse_name};
+use super::segmented_log::SegmentedLog;
+use super::survey::{self, Survey, Visitor};
+use super::{DirectoryIdentity, Recovered, Storage};
+use crate::mapping::{Disk, MappedFile};
+use crate::raft::{HardState, LogSummary};
+
+/// See [`super::open`].
+pub(super) fn open<D: Disk>(
+    disk: D,
+    identity: &DirectoryIdentity,
+    segment_bytes: u64,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Storage<D>, StorageError> {
+    let stored = read_hard_state(&disk, identity)?;
+    let (found, summary) = read_log(&disk, identity, stored.as_ref())?;
+    let mut report = report(&disk, &found);
+    let state = match &stored {
+        Some(stored) => HardState { life: stored.state.life.next(draw_u32(random)), ..stored.state.clone() },
+        None => new_state(random),
+    };
+    let is_torn = found.is_torn();
+    let Survey { mut segments, leftovers, table, end, highest_id, .. } = found;
+    // The temporary file of a hard state is not in the survey, which is about the log.
+    let names = disk.list().doing(|| "read the data directory".to_owned())?;
+    let temporary = names.into_iter().filter(|name| name == hard_state::TEMPORARY_NAME);
+    let removed: Vec<String> = leftovers.into_iter().map(|leftover| leftover.name).chain(temporary).collect();
+    for name in &removed {
+        disk.remove(name).doing(|| format!("remove {}", disk.describe(name)))?;
+    }
+    if !removed.is_empty() {
+        disk.sync_directory().doing(|| "flush the data directory".to_owned())?;
+    }
+    // A process that was killed may have left records in memory only: what is told to the core as its log must
+    // be on the disk first.
+    if let Some((last, sealed)) = segments.split_last_mut() {
+        let path = disk.describe(&file_name(last.header.id));
+        last.file.expect_stores().doing(|| format!("map {path}"))?;
+        last.file.flush().doing(|| format!("flush {path}"))?;
+        sealed.iter_mut().for_each(|segment| segment.file.seal());
+    }
+    let hard_state = match stored {
+        Some(_) => HardStateFile::open(&disk, identity, &state, end)?,
+        None => HardStateFile::create(&disk, identity, &state)?,
+    };
+    report.push(format!(
+        "incarnation {:016x}, life {}, term {}",
+        state.incarnation.0,
+        state.life.count(),
+        state.term
+    ));
+    let log =
+        SegmentedLog::new(disk, identity, segment_bytes, segments, table, end, is_torn, highest_id, random());
+    Ok(Storage { log, hard_state, recovered: Recovered { state, log: summary, report } })
+}
+
+/// See [`super::check`].
+pub(super) fn check<D: Disk>(disk: &D, identity: &DirectoryIdentity) -> Result<Vec<String>, StorageError> {
+    let stored = read_hard_state(disk, identity)?;
+    let (found, _) = read_log(disk, identity, stored.as_ref())?;
+    let mut report = report(disk, &found);
+    report.push(match &stored {
+        None => "no hard state yet: the node has never run here".to_owned(),
+        Some(StoredState { state, .. }) => {
+            format!(
+                "incarnation {:016x}, life {}, term {}",
+                state.incarnation.0,
+                state.life.count(),
+                state.term
+            )
+        }
+    });
+    Ok(report)
+}
+
+fn draw_u32(random: &mut dyn FnMut() -> u64) -> u32 {
+    random() as u32
+}
+
+fn new_state(random: &mut dyn FnMut() -> u64) -> HardState {
+    // 0 would be read as "no incarnation" by a person; it is as unlikely as any other number.
+    let incarnation = Incarnation(random().max(1));
+    HardState {
+        incarnation,
+        life: Life::new(1, draw_u32(random)),
+        term: Term(0),
+        voted_for: None,
+        cluster_id: None,
+        met: Default::default(),
+    }
+}
+
+fn read_hard_state<D: Disk>(
+    disk: &D,
+    identity: &DirectoryIdentity,
+) -> Result<Option<StoredState>, StorageError> {
+    let path = disk.describe(HARD_STATE_NAME);
+    let names = disk.list().doing(|| "read the data directory".to_owned())?;
+    if !names.iter().any(|name| name == HARD_STATE_NAME) {
+        // The hard state is there before the first segment is begun.
+        let segment = names.iter().find(|name| matches!(parse_name(name), NameKind::Segment(_)));
+        return match segment {
+            None => Ok(None),
+            Some(name) => Err(StorageError::MissingHardState { file: path, beside: disk.describe(name) }),
+        };
+    }
+    let file = disk.open(HARD_STATE_NAME).doing(|| format!("open {path}"))?;
+    let slots = hard_state::read_slots(&file).doing(|| format!("read {path}"))?;
+    let (_, stored) = hard_state::choose(&slots, &path)?;
+    if stored.identity != *identity {
+        let (found, expected) = (stored.identity, identity.clone());
+        return Err(StorageError::WrongDirectory { file: path, found, expected });
+    }
+    Ok(Some(stored))
+}
+
+fn read_log<D: Disk>(
+    disk: &D,
+    identity: &DirectoryIdentity,
+    stored: Option<&StoredState>,
+) -> Result<(Survey<D::File>, LogSummary), StorageError> {
+    let log_end = stored.map_or(Position::default(), |stored| stored.log_end);
+    let mut summarizer = Summarizer { disk, summary: LogSummary::default() };
+    let found = survey::survey(disk, Some(identity), log_end, &mut summarizer)?;
+    Ok((found, summarizer.summary))
+}
+
+/// Gathers what the core needs to know of the log, and lets no problem pass.
+struct Summarizer<'a, D> {
+    disk: &'a D,
+    summary: LogSummary,
+}
+
+impl<D: Disk> Visitor<D::File> for Summarizer<'_, D> {
+    fn record(&mut self, head: &RecordHead, entry: &Entry) -> Result<(), StorageError> {
+        let index = head.id.index;
+        let summary = &mut self.summary;
+        if index <= summary.last_index {
+            truncate(summary, index);
+        }
+        let is_new_term = summary.term_starts.last().is_none_or(|(_, term)| *term != head.id.term);
+        if is_new_term {
+            summary.term_starts.push((index, head.id.term));
+        }
+        summary.last_index = index;
+        summary.last_stamp = head.stamp;
+        let registered = match entry.kind {
+            EntryKind::Genesis => Genesis::decode(&entry.payload).map(|genesis| {
+                summary.genesis = Some(genesis.cluster_id);
+                let incarnations = genesis.incarnations.into_iter();
+                summary
+                    .registrations
+                    .extend(incarnations.map(|(node, incarnation)| (index, node, incarnation)));
+            }),
+            EntryKind::Register => Register::decode(&entry.payload).map(|register| {
+                summary.registrations.push((index, register.node, register.incarnation));
+            }),
+            EntryKind::Noop | EntryKind::Tick | EntryKind::Command => Ok(()),
+        };
+        registered.map_err(|error| StorageError::Damage {
+            file: self.disk.describe(&file_name(head.position.segment())),
+            offset: u64::from(head.position.offset()),
+            what: error.to_string(),
+        })
+    }
+
+    fn problem(&mut self, error: StorageError) -> Result<(), StorageError> {
+        Err(error)
+    }
+}
+
+/// Takes back what entries from `first` on contributed. The caller sets the last index and stamp.
+fn truncate(summary: &mut LogSummary, first: LogIndex) {
+    summary.term_starts.retain(|(index, _)| *index < first);
+    summary.registrations.retain(|(index, _, _)| *index < first);
+    if first == LogIndex(1) {
+        summary.genesis = None;
+    }
+}
+
+/// The findings in words, a line each.
+fn report<D: Disk>(disk: &D, found: &Survey<D::File>) -> Vec<String> {
+    let last = &found.table.last;
+    let superseded = found.records - last.index.0;
+    let mut lines = vec![format!(
+        "log: {} segments, {} entries, the last of term {}, {superseded} superseded records",
+        found.segments.len(),
+        last.index,
+        last.term
+    )];
+    for torn in &found.torn {
+        let file = disk.describe(&file_name(torn.position.segment()));
+        let offset = torn.position.offset();
+        lines.push(format!("{file}: torn tail cut at offset {offset}: {}", torn.what));
+    }
+    for leftover in &found.leftovers {
+        lines.push(format!("{}: does not count: {}", disk.describe(&leftover.name), leftover.why));
+    }
+    lines
+}

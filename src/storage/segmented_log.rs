@@ -1,0 +1,435 @@
+//! The log over its segments: append, flush, roll, read.
+//!
+//! The files only grow. A truncation is not an act of its own: the record that takes the place of an earlier
+//! entry says by its index that everything from there on is superseded. So no byte of a record ever changes
+//! once it is stored, readers may keep slices of the mapping, and no crash can fall into a truncation.
+
+use std::io;
+
+use fsd_wire::{Entry, EntryId, LogIndex};
+
+use super::DirectoryIdentity;
+use super::entry_table::EntryTable;
+use super::error::{Doing, StorageError};
+use super::segment::{
+    ACTIVATION_AT, Activation, NoRecord, Position, RECORDS_AT, RecordHead, SegmentHeader, SegmentId,
+    file_name, read_entry, read_record_head, record_bytes, store_record, temporary_name,
+};
+use super::survey::SegmentFile;
+use crate::mapping::{Disk, MappedFile};
+use crate::raft::{LogChange, LogView};
+
+/// The smallest segment that makes sense: a page for its head and a page for records.
+pub const SEGMENT_BYTES_MIN: u64 = 8192;
+/// Positions have 32 bits for the place in a segment.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 31;
+/// The next segment is made ready when the present one has been filled to this share of its length.
+const SPARE_WANTED_AT_SHARE: u64 = 4;
+/// A segment that could not be made ready is tried again after this share of a segment has been appended.
+const SPARE_RETRY_SHARE: u64 = 16;
+
+fn spare_wanted_from(segment_bytes: u64) -> u64 {
+    u64::from(RECORDS_AT) + (segment_bytes - u64::from(RECORDS_AT)) / SPARE_WANTED_AT_SHARE
+}
+
+/// A log whose entries survive: see the module's head.
+pub struct SegmentedLog<D: Disk> {
+    disk: D,
+    identity: DirectoryIdentity,
+    segment_bytes: u64,
+    salts: fastrand::Rng,
+    segments: Vec<SegmentFile<D::File>>,
+    table: EntryTable,
+    /// Where the next record goes, if it fits.
+    end: Position,
+    /// Behind `end` lies a torn tail, which is never written over: the next record needs another segment.
+    is_torn: bool,
+    /// Everything before this is flushed.
+    durable: Position,
+    spare: Option<Spare<D::File>>,
+    spare_state: SpareState,
+    next_id: SegmentId,
+    has_failed: bool,
+}
+
+/// Who is to make the next segment ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpareState {
+    /// Somebody, once this many bytes of the present segment are used.
+    WantedFrom(u64),
+    /// The one who took the request.
+    Requested,
+}
+
+/// The order to make a segment ready. It can be executed on another thread.
+#[derive(Clone, Debug)]
+pub struct SpareRequest {
+    header: SegmentHeader,
+}
+
+/// A segment that was made ready for [`SegmentedLog::install_spare`].
+#[derive(Debug)]
+pub struct Spare<F> {
+    file: F,
+    header: SegmentHeader,
+}
+
+impl SpareRequest {
+    /// Makes the segment: zeros, header, flush, its name, flush of the directory.
+    ///
+    /// # Errors
+    /// If the disk has no space, or fails. Nothing is left behind that the next start does not remove.
+    pub fn prepare<D: Disk>(&self, disk: &D) -> io::Result<Spare<D::File>> {
+        let temporary = temporary_name(self.header.id);
+        let mut file = disk.create(&temporary, self.header.len_bytes)?;
+        file.store(0, &self.header.encode());
+        file.expect_stores()?;
+        file.flush()?;
+        disk.rename(&temporary, &file_name(self.header.id))?;
+        disk.sync_directory()?;
+        Ok(Spare { file, header: self.header.clone() })
+    }
+}
+
+impl<D: Disk> SegmentedLog<D> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one recovery, handed over once")]
+    pub(super) fn new(
+        disk: D,
+        identity: &DirectoryIdentity,
+        segment_bytes: u64,
+        segments: Vec<SegmentFile<D::File>>,
+        table: EntryTable,
+        end: Position,
+        is_torn: bool,
+        highest_id: SegmentId,
+        seed: u64,
+    ) -> Self {
+        let range = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
+        assert!(range.contains(&segment_bytes), "segments of {segment_bytes} bytes");
+        Self {
+            disk,
+            identity: identity.clone(),
+            segment_bytes: segment_bytes.next_multiple_of(u64::from(RECORDS_AT)),
+            salts: fastrand::Rng::with_seed(seed),
+            segments,
+            table,
+            end,
+            is_torn,
+            durable: end,
+            spare: None,
+            spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
+            next_id: SegmentId(highest_id.0 + 1),
+            has_failed: false,
+        }
+    }
+
+    /// Stores the changes, in their order. They are durable after the next [`SegmentedLog::flush`], and may be
+    /// at any time before, each only with those before it.
+    ///
+    /// # Errors
+    /// If a new segment is needed and cannot be had; after that every append and flush fails.
+    ///
+    /// # Panics
+    /// If the entries do not follow those that are there, or a truncation is not followed by an append.
+    pub fn append(&mut self, changes: &[LogChange]) -> Result<(), StorageError> {
+        self.refuse_if_failed()?;
+        let appended = self.append_all(changes);
+        self.has_failed |= appended.is_err();
+        appended
+    }
+
+    fn append_all(&mut self, changes: &[LogChange]) -> Result<(), StorageError> {
+        let mut truncate_from = None;
+        for change in changes {
+            match change {
+                LogChange::TruncateFrom(index) => {
+                    assert!(truncate_from.is_none(), "two truncations without an append between");
+                    assert!(index.0 >= 1 && *index <= self.table.last.index, "truncation from {index}");
+                    truncate_from = Some(*index);
+                }
+                LogChange::Append(entry) => {
+                    self.append_entry(truncate_from.take(), entry)?;
+                }
+            }
+        }
+        assert!(truncate_from.is_none(), "a truncation without an append");
+        Ok(())
+    }
+
+    fn append_entry(&mut self, truncate_from: Option<LogIndex>, entry: &Entry) -> Result<(), StorageError> {
+        let expected = truncate_from.unwrap_or(self.table.last.index.next());
+        assert_eq!(entry.index, expected, "the entry's place in the log");
+        self.assert_order(entry)?;
+        let bytes = record_bytes(entry.payload.len());
+        let capacity = self.segments.last().map_or(0, |segment| segment.header.len_bytes);
+        if self.is_torn || u64::from(self.end.offset()) + bytes > capacity {
+            self.roll(entry.index, bytes)?;
+        }
+        let segment = self.segments.last_mut().expect("the log rolled into one");
+        store_record(&mut segment.file, segment.header.salt, self.durable, self.end, entry);
+        self.table.set_last(&RecordHead {
+            position: self.end,
+            durable: self.durable,
+            id: entry.id(),
+            stamp: entry.stamp,
+            payload_bytes: entry.payload.len(),
+        });
+        self.end = Position(self.end.0 + bytes);
+        Ok(())
+    }
+
+    /// Terms and stamps never fall along the log; recovery relies on it.
+    fn assert_order(&self, entry: &Entry) -> Result<(), StorageError> {
+        let (before, stamp) = if entry.index == self.table.last.index.next() {
+            (self.table.last, self.table.last_stamp)
+        } else if entry.index == LogIndex(1) {
+            Default::default()
+        } else {
+            let head = self.head(self.position(entry.index.previous()))?;
+            (head.id, head.stamp)
+        };
+        assert!(entry.term >= before.term, "entry {:?} behind {before:?}", entry.id());
+        assert!(entry.stamp >= stamp, "entry {:?} is stamped before {before:?}", entry.id());
+        Ok(())
+    }
+
+    /// Goes on in a new segment. The old one is flushed completely before the first byte of the new one is
+    /// stored: the new one's activation block says so.
+    fn roll(&mut self, first_index: LogIndex, record_bytes: u64) -> Result<(), StorageError> {
+        self.flush_last()?;
+        let Spare { mut file, header } = self.take_spare(record_bytes)?;
+        let activation = Activation {
+            first_index,
+            previous_end: self.end,
+            previous_last: self.table.last,
+            previous_stamp: self.table.last_stamp,
+        };
+        file.store(ACTIVATION_AT, &activation.encode(&header));
+        if let Some(previous) = self.segments.last_mut() {
+            previous.file.seal();
+        }
+        self.end = Position::new(header.id, RECORDS_AT);
+        self.is_torn = false;
+        self.segments.push(SegmentFile { file, header, activation });
+        Ok(())
+    }
+
+    /// The segment that was made ready, or one that is made now.
+    fn take_spare(&mut self, record_bytes: u64) -> Result<Spare<D::File>, StorageError> {
+        let len_bytes_min = (u64::from(RECORDS_AT) + record_bytes).next_multiple_of(u64::from(RECORDS_AT));
+        if self.spare_state != SpareState::Requested {
+            self.spare_state = SpareState::WantedFrom(spare_wanted_from(self.segment_bytes));
+        }
+        match self.spare.take() {
+            Some(spare) if spare.header.len_bytes >= len_bytes_min => return Ok(spare),
+            Some(too_short) => self.remove_unused(&too_short)?,
+            None => {}
+        }
+        let request = self.request(self.segment_bytes.max(len_bytes_min));
+        let path = self.disk.describe(&file_name(request.header.id));
+        request.prepare(&self.disk).doing(|| format!("make {path} ready"))
+    }
+
+    fn request(&mut self, len_bytes: u64) -> SpareRequest {
+        let id = self.next_id;
+        self.next_id = SegmentId(id.0 + 1);
+        let header =
+            SegmentHeader { id, salt: self.salts.u64(..), len_bytes, identity: self.identity.clone() };
+        SpareRequest { header }
+    }
+
+    /// The request to make the next segment ready, when it is time; once, until it was answered by
+    /// [`SegmentedLog::install_spare`] or [`SegmentedLog::spare_failed`].
+    pub fn wants_spare(&mut self) -> Option<SpareRequest> {
+        let SpareState::WantedFrom(offset) = self.spare_state else { return None };
+        let is_time = self.segments.is_empty() || self.is_torn || u64::from(self.end.offset()) >= offset;
+        if self.spare.is_some() || self.has_failed || !is_time {
+            return None;
+        }
+        self.spare_state = SpareState::Requested;
+        Some(self.request(self.segment_bytes))
+    }
+
+    /// Takes the segment that a request asked for.
+    ///
+    /// # Errors
+    /// If the log went on without it and its file cannot be removed.
+    pub fn install_spare(&mut self, spare: Spare<D::File>) -> Result<(), StorageError> {
+        self.spare_state = SpareState::WantedFrom(spare_wanted_from(self.segment_bytes));
+        let last = self.segments.last().map_or(SegmentId(0), |segment| segment.header.id);
+        if spare.header.id > last {
+            self.spare = Some(spare);
+            return Ok(());
+        }
+        // Ids grow along the log, so this one came too late.
+        self.remove_unused(&spare)
+    }
+
+    /// Removes a segment that the log never rolled into. Should it come back, the next start removes it.
+    fn remove_unused(&self, spare: &Spare<D::File>) -> Result<(), StorageError> {
+        let name = file_name(spare.header.id);
+        self.disk.remove(&name).doing(|| format!("remove {}", self.disk.describe(&name)))
+    }
+
+    /// The segment that a request asked for could not be made. The log goes on in its present one and asks again
+    /// later.
+    pub fn spare_failed(&mut self) {
+        let retry_at = u64::from(self.end.offset()) + self.segment_bytes / SPARE_RETRY_SHARE;
+        self.spare_state = SpareState::WantedFrom(retry_at);
+    }
+
+    /// Makes everything that was appended durable, and gives the last index that is. Does nothing when nothing
+    /// was appended since the last flush.
+    ///
+    /// # Errors
+    /// If the flush failed; after that every append and flush fails.
+    pub fn flush(&mut self) -> Result<LogIndex, StorageError> {
+        self.refuse_if_failed()?;
+        self.flush_last()?;
+        Ok(self.table.last.index)
+    }
+
+    fn flush_last(&mut self) -> Result<(), StorageError> {
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        let segment = self.segments.last_mut().expect("a log that is dirty has a segment");
+        if let Err(source) = segment.file.flush() {
+            self.has_failed = true;
+            let doing = format!("flush {}", self.disk.describe(&file_name(segment.header.id)));
+            return Err(StorageError::Io { doing, source });
+        }
+        self.durable = self.end;
+        Ok(())
+    }
+
+    fn refuse_if_failed(&self) -> Result<(), StorageError> {
+        if self.has_failed { Err(StorageError::Failed) } else { Ok(()) }
+    }
+
+    /// Whether anything was appended since the last flush.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.durable != self.end
+    }
+
+    /// The index of the first entry that is kept.
+    #[must_use]
+    pub fn first_index(&self) -> LogIndex {
+        LogIndex(1)
+    }
+
+    /// The index of the last entry; 0 when there is none.
+    #[must_use]
+    pub fn last_index(&self) -> LogIndex {
+        self.table.last.index
+    }
+
+    /// Term and index of the last entry; zeros when there is none.
+    #[must_use]
+    pub fn last_id(&self) -> EntryId {
+        self.table.last
+    }
+
+    /// Where an entry is.
+    ///
+    /// # Panics
+    /// If the log has no such entry.
+    #[must_use]
+    pub fn position(&self, index: LogIndex) -> Position {
+        match self.table.position(index) {
+            Some(position) => position,
+            None => panic!("entry {index} of a log that ends with {}", self.table.last.index),
+        }
+    }
+
+    /// The entry at an index; its CRC was checked.
+    ///
+    /// # Errors
+    /// If the record is damaged.
+    ///
+    /// # Panics
+    /// If the log has no such entry.
+    pub fn entry(&self, index: LogIndex) -> Result<Entry, StorageError> {
+        let position = self.position(index);
+        let entry = self.entry_at(position)?;
+        if entry.index != index {
+            return Err(self.damage(position, format!("entry {} where {index} was stored", entry.index)));
+        }
+        Ok(entry)
+    }
+
+    /// The entry whose record is at a position, also when it was superseded since; its CRC was checked.
+    ///
+    /// # Errors
+    /// If the record is damaged.
+    ///
+    /// # Panics
+    /// If the log has no such segment.
+    pub fn entry_at(&self, position: Position) -> Result<Entry, StorageError> {
+        let head = self.head(position)?;
+        let (segment, path) = self.segment(position);
+        read_entry(&segment.file, &head)
+            .doing(|| format!("read {}", path()))?
+            .map_err(|why| self.damage(position, why.to_string()))
+    }
+
+    fn head(&self, position: Position) -> Result<RecordHead, StorageError> {
+        let (segment, path) = self.segment(position);
+        let limit = segment.header.len_bytes;
+        read_record_head(&segment.file, &segment.header, u64::from(position.offset()), limit)
+            .doing(|| format!("read {}", path()))?
+            .map_err(|why: NoRecord| self.damage(position, why.to_string()))
+    }
+
+    fn segment(&self, position: Position) -> (&SegmentFile<D::File>, impl Fn() -> String) {
+        let id = position.segment();
+        match self.segments.binary_search_by_key(&id, |segment| segment.header.id) {
+            Ok(n) => (&self.segments[n], move || self.disk.describe(&file_name(id))),
+            Err(_) => panic!("position {position} in a segment that the log does not have"),
+        }
+    }
+
+    fn damage(&self, position: Position, what: String) -> StorageError {
+        let file = self.disk.describe(&file_name(position.segment()));
+        StorageError::Damage { file, offset: u64::from(position.offset()), what }
+    }
+
+    /// Bytes of the segments on the disk, without one that is made ready.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.header.len_bytes).sum()
+    }
+
+    /// How many segments the log has.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+impl<D: Disk> LogView for SegmentedLog<D> {
+    type Error = StorageError;
+
+    fn entries(
+        &self,
+        first: LogIndex,
+        last: LogIndex,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut index = first;
+        while index <= last && (entries.is_empty() || entries.len() < count_max) {
+            let entry = self.entry(index)?;
+            bytes += entry.encoded_bytes();
+            if !entries.is_empty() && bytes > bytes_max {
+                break;
+            }
+            entries.push(entry);
+            index = index.next();
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,480 @@
+//! Requests of clients and their replies. Requests may be pipelined; replies come in any order and carry the
+//! request's id.
+
+use bytes::Bytes;
+
+use crate::Message;
+use crate::codec::{Reader, Writer};
+use crate::command::NAME_BYTES_MAX;
+use crate::entry::Payload;
+use crate::error::DecodeError;
+use crate::frame::Frame;
+use crate::hello::REASON_BYTES_MAX;
+use crate::types::{LogIndex, NodeId, RequestId, Term, Version};
+
+/// The longest address in a redirect, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 255;
+
+const KIND_READ: u16 = 32;
+const KIND_STAT: u16 = 33;
+const KIND_CHANGE: u16 = 34;
+const KIND_LIST: u16 = 35;
+const KIND_STATUS: u16 = 36;
+const KIND_READ_REPLY: u16 = 48;
+const KIND_STAT_REPLY: u16 = 49;
+const KIND_CHANGE_REPLY: u16 = 50;
+const KIND_LIST_REPLY: u16 = 51;
+const KIND_STATUS_REPLY: u16 = 52;
+const KIND_REFUSAL: u16 = 53;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Contents, version and remaining expiry of a file.
+    Read {
+        /// The file's name.
+        name: String,
+    },
+    /// Version, size and remaining expiry of a file.
+    Stat {
+        /// The file's name.
+        name: String,
+    },
+    /// A change to a file.
+    Change {
+        /// The bytes of a [`crate::Command`]: they become the log entry's payload as they are.
+        command: Payload,
+    },
+    /// The files whose names begin with a prefix, in byte order.
+    List {
+        /// What the names begin with; empty for all.
+        prefix: String,
+        /// Only names behind this one; empty for the first page.
+        after: String,
+        /// At most so many files; the node may return fewer.
+        limit: u32,
+    },
+    /// What the node knows of itself. Answered by any node, leader or not.
+    Status,
+}
+
+/// A request of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRequest {
+    /// Chosen by the client, unique among its requests in flight on this connection.
+    pub id: RequestId,
+    /// How long the client will wait, in milliseconds; a node gives up by then, with the honest outcome.
+    pub timeout_ms: u32,
+    /// What it asks for.
+    pub operation: Operation,
+}
+
+impl Message for ClientRequest {
+    fn kind(&self) -> u16 {
+        match self.operation {
+            Operation::Read { .. } => KIND_READ,
+            Operation::Stat { .. } => KIND_STAT,
+            Operation::Change { .. } => KIND_CHANGE,
+            Operation::List { .. } => KIND_LIST,
+            Operation::Status => KIND_STATUS,
+        }
+    }
+
+    fn encode_body(&self, out: &mut Writer) {
+        out.u64(self.id.0);
+        out.u32(self.timeout_ms);
+        match &self.operation {
+            Operation::Read { name } | Operation::Stat { name } => out.text(name),
+            Operation::Change { command } => {
+                for part in command.parts() {
+                    out.shared(part);
+                }
+            }
+            Operation::List { prefix, after, limit } => {
+                out.text(prefix);
+                out.text(after);
+                out.u32(*limit);
+            }
+            Operation::Status => {}
+        }
+    }
+}
+
+impl ClientRequest {
+    /// Reads the message in `frame`. The bytes of a change are checked by [`crate::Command::decode`].
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn decode(frame: &Frame) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(frame.body.clone());
+        let id = RequestId(reader.u64()?);
+        let timeout_ms = reader.u32()?;
+        let operation = match frame.kind {
+            KIND_READ => Operation::Read { name: reader.text("name", NAME_BYTES_MAX)? },
+            KIND_STAT => Operation::Stat { name: reader.text("name", NAME_BYTES_MAX)? },
+            KIND_CHANGE => Operation::Change { command: reader.rest().into() },
+            KIND_LIST => Operation::List {
+                prefix: reader.text("prefix", NAME_BYTES_MAX)?,
+                after: reader.text("after", NAME_BYTES_MAX)?,
+                limit: reader.u32()?,
+            },
+            KIND_STATUS => Operation::Status,
+            kind => return Err(DecodeError::UnknownKind { kind }),
+        };
+        reader.finish()?;
+        Ok(Self { id, timeout_ms, operation })
+    }
+}
+
+/// A file as `stat` and `list` describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// The size of its contents in bytes.
+    pub size_bytes: u64,
+    /// Seconds until it is gone, rounded up; 0 for never.
+    pub expiry_seconds: u64,
+}
+
+impl FileInfo {
+    fn encode(&self, out: &mut Writer) {
+        out.u64(self.version.0);
+        out.u64(self.size_bytes);
+        out.u64(self.expiry_seconds);
+        out.text(&self.name);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            version: Version(reader.u64()?),
+            size_bytes: reader.u64()?,
+            expiry_seconds: reader.u64()?,
+            name: reader.text("name", NAME_BYTES_MAX)?,
+        })
+    }
+}
+
+/// What a node is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks whether it would be elected.
+    PreCandidate,
+    /// It stands for election.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+impl NodeRole {
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Follower => 1,
+            Self::PreCandidate => 2,
+            Self::Candidate => 3,
+            Self::Leader => 4,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+        Ok(match byte {
+            1 => Self::Follower,
+            2 => Self::PreCandidate,
+            3 => Self::Candidate,
+            4 => Self::Leader,
+            other => return Err(DecodeError::BadValue { field: "role", value: u64::from(other) }),
+        })
+    }
+}
+
+impl std::fmt::Display for NodeRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        })
+    }
+}
+
+/// What a node knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Its role.
+    pub role: NodeRole,
+    /// Its term.
+    pub term: Term,
+    /// The leader that it knows of.
+    pub leader: Option<NodeId>,
+    /// Up to where it knows the log to be committed.
+    pub commit_index: LogIndex,
+    /// Up to where it has applied the log.
+    pub last_applied: LogIndex,
+    /// The first entry that it keeps.
+    pub first_log_index: LogIndex,
+    /// The last entry that it has.
+    pub last_log_index: LogIndex,
+    /// Files in its store.
+    pub files: u64,
+    /// The store's revision counter.
+    pub revision: Version,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// Why a request was not done, or is not known to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such file.
+    NotFound,
+    /// The file's version is another one.
+    VersionMismatch {
+        /// The present version; 0 if there is no such file.
+        present: Version,
+    },
+    /// A file and a directory would have the same name.
+    Conflict {
+        /// The name that is in the way.
+        with: String,
+    },
+    /// The name breaks the rules.
+    InvalidName {
+        /// Which rule.
+        reason: String,
+    },
+    /// The contents are over the limit.
+    TooLarge {
+        /// The limit in bytes.
+        max_bytes: u64,
+    },
+    /// The request makes no sense.
+    BadRequest {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This node does not lead. Nothing was done.
+    NotLeader {
+        /// Who leads.
+        leader: NodeId,
+        /// The leader's address for clients of this protocol.
+        address: String,
+        /// The term in which it leads: of two hints, the later term counts.
+        term: Term,
+    },
+    /// This node knows of no leader. Nothing was done.
+    NoLeader,
+    /// There is too much to do at present. Nothing was done.
+    Busy,
+    /// The outcome is not known: it may have been done, or may yet be.
+    Unknown,
+}
+
+impl Refusal {
+    fn encode(&self, out: &mut Writer) {
+        match self {
+            Self::NotFound => out.u16(1),
+            Self::VersionMismatch { present } => {
+                out.u16(2);
+                out.u64(present.0);
+            }
+            Self::Conflict { with } => {
+                out.u16(3);
+                out.text(with);
+            }
+            Self::InvalidName { reason } => {
+                out.u16(4);
+                out.reason(reason, REASON_BYTES_MAX);
+            }
+            Self::TooLarge { max_bytes } => {
+                out.u16(5);
+                out.u64(*max_bytes);
+            }
+            Self::BadRequest { reason } => {
+                out.u16(6);
+                out.reason(reason, REASON_BYTES_MAX);
+            }
+            Self::NotLeader { leader, address, term } => {
+                out.u16(7);
+                out.u32(leader.0);
+                out.text(address);
+                out.u64(term.0);
+            }
+            Self::NoLeader => out.u16(8),
+            Self::Busy => out.u16(9),
+            Self::Unknown => out.u16(10),
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match reader.u16()? {
+            1 => Self::NotFound,
+            2 => Self::VersionMismatch { present: Version(reader.u64()?) },
+            3 => Self::Conflict { with: reader.text("name", NAME_BYTES_MAX)? },
+            4 => Self::InvalidName { reason: reader.text("reason", REASON_BYTES_MAX)? },
+            5 => Self::TooLarge { max_bytes: reader.u64()? },
+            6 => Self::BadRequest { reason: reader.text("reason", REASON_BYTES_MAX)? },
+            7 => Self::NotLeader {
+                leader: NodeId(reader.u32()?),
+                address: reader.text("address", ADDRESS_BYTES_MAX)?,
+                term: Term(reader.u64()?),
+            },
+            8 => Self::NoLeader,
+            9 => Self::Busy,
+            10 => Self::Unknown,
+            other => return Err(DecodeError::BadValue { field: "status", value: u64::from(other) }),
+        })
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A file's contents.
+    Read {
+        /// Its version.
+        version: Version,
+        /// Seconds until it is gone, rounded up; 0 for never.
+        expiry_seconds: u64,
+        /// Its contents.
+        contents: Bytes,
+    },
+    /// A file's description.
+    Stat(FileInfo),
+    /// A change was made.
+    Changed {
+        /// The new version; for a delete, the revision of the delete.
+        version: Version,
+    },
+    /// A page of files.
+    Listed {
+        /// The files, in byte order of their names.
+        files: Vec<FileInfo>,
+        /// There are more behind the last one.
+        more: bool,
+    },
+    /// What the node knows of itself.
+    Status(NodeStatus),
+    /// Not done, or not known to be done.
+    Refused(Refusal),
+}
+
+/// The reply to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientReply {
+    /// The request's id.
+    pub id: RequestId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Message for ClientReply {
+    fn kind(&self) -> u16 {
+        match self.outcome {
+            Outcome::Read { .. } => KIND_READ_REPLY,
+            Outcome::Stat(_) => KIND_STAT_REPLY,
+            Outcome::Changed { .. } => KIND_CHANGE_REPLY,
+            Outcome::Listed { .. } => KIND_LIST_REPLY,
+            Outcome::Status(_) => KIND_STATUS_REPLY,
+            Outcome::Refused(_) => KIND_REFUSAL,
+        }
+    }
+
+    fn encode_body(&self, out: &mut Writer) {
+        out.u64(self.id.0);
+        match &self.outcome {
+            Outcome::Read { version, expiry_seconds, contents } => {
+                out.u64(version.0);
+                out.u64(*expiry_seconds);
+                out.shared(contents);
+            }
+            Outcome::Stat(info) => info.encode(out),
+            Outcome::Changed { version } => out.u64(version.0),
+            Outcome::Listed { files, more } => {
+                out.bool(*more);
+                out.count(files.len());
+                for file in files {
+                    file.encode(out);
+                }
+            }
+            Outcome::Status(status) => status.encode(out),
+            Outcome::Refused(refusal) => refusal.encode(out),
+        }
+    }
+}
+
+impl ClientReply {
+    /// Reads the message in `frame`.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn decode(frame: &Frame) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(frame.body.clone());
+        let id = RequestId(reader.u64()?);
+        let outcome = match frame.kind {
+            KIND_READ_REPLY => Outcome::Read {
+                version: Version(reader.u64()?),
+                expiry_seconds: reader.u64()?,
+                contents: reader.rest(),
+            },
+            KIND_STAT_REPLY => Outcome::Stat(FileInfo::decode(&mut reader)?),
+            KIND_CHANGE_REPLY => Outcome::Changed { version: Version(reader.u64()?) },
+            KIND_LIST_REPLY => decode_list(&mut reader)?,
+            KIND_STATUS_REPLY => Outcome::Status(NodeStatus::decode(&mut reader)?),
+            KIND_REFUSAL => Outcome::Refused(Refusal::decode(&mut reader)?),
+            kind => return Err(DecodeError::UnknownKind { kind }),
+        };
+        reader.finish()?;
+        Ok(Self { id, outcome })
+    }
+}
+
+fn decode_list(reader: &mut Reader) -> Result<Outcome, DecodeError> {
+    let more = reader.bool("more")?;
+    let count = reader.count("files", 26)?;
+    let mut files = Vec::with_capacity(count);
+    for _ in 0..count {
+        files.push(FileInfo::decode(reader)?);
+    }
+    Ok(Outcome::Listed { files, more })
+}
+
+impl NodeStatus {
+    fn encode(&self, out: &mut Writer) {
+        out.u32(self.node.0);
+        out.u8(self.role.to_byte());
+        out.u64(self.term.0);
+        out.u32(self.leader.map_or(0, |node| node.0));
+        for index in [self.commit_index, self.last_applied, self.first_log_index, self.last_log_index] {
+            out.u64(index.0);
+        }
+        out.u64(self.files);
+        out.u64(self.revision.0);
+        out.text(&self.cluster);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            node: NodeId(reader.u32()?),
+            role: NodeRole::from_byte(reader.u8()?)?,
+            term: Term(reader.u64()?),
+            leader: match reader.u32()? {
+                0 => None,
+                node => Some(NodeId(node)),
+            },
+            commit_index: LogIndex(reader.u64()?),
+            last_applied: LogIndex(reader.u64()?),
+            first_log_index: LogIndex(reader.u64()?),
+            last_log_index: LogIndex(reader.u64()?),
+            files: reader.u64()?,
+            revision: Version(reader.u64()?),
+            cluster: reader.text("cluster", crate::hello::CLUSTER_NAME_BYTES_MAX)?,
+        })
+    }
+}
