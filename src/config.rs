@@ -48,6 +48,8 @@ pub struct Config {
     pub max_file_bytes: u64,
     /// Connections of clients, on both protocols together.
     pub max_clients: usize,
+    /// Unanswered requests and unsent replies of all clients together.
+    pub max_pending_bytes: u64,
     /// From which state the text protocol's reads are answered.
     pub text_reads: TextReads,
 }
@@ -271,6 +273,7 @@ fn check(raw: RawConfig) -> Result<Config, Fault> {
     }
     let max_clients = raw.limits.max_clients.unwrap_or(limits::CLIENTS_MAX_DEFAULT);
     bounded("limits.max_clients", max_clients as u64, 1, limits::CLIENTS_MAX_LIMIT as u64)?;
+    let max_pending_bytes = check_max_pending(raw.limits.max_pending_mib, max_file_bytes)?;
     Ok(Config {
         cluster: raw.cluster,
         node,
@@ -284,8 +287,24 @@ fn check(raw: RawConfig) -> Result<Config, Fault> {
         segment_bytes: segment_mib * MIB,
         max_file_bytes,
         max_clients,
+        max_pending_bytes,
         text_reads: check_text_reads(raw.text.reads.as_deref())?,
     })
+}
+
+fn check_max_pending(mib: Option<u64>, max_file_bytes: u64) -> Result<u64, Fault> {
+    let key = "limits.max_pending_mib";
+    let mib = bounded(key, mib.unwrap_or(limits::PENDING_MIB_DEFAULT), 1, limits::PENDING_MIB_LIMIT)?;
+    let least_mib = limits::pending_bytes_min(max_file_bytes).div_ceil(MIB);
+    if mib < least_mib {
+        return fault(
+            key,
+            format!(
+                "{mib} is not enough for a file of limits.max_file_bytes = {max_file_bytes} on its way: raise it to                  {least_mib}, or lower the other"
+            ),
+        );
+    }
+    Ok(mib * MIB)
 }
 
 fn check_cluster_name(name: &str) -> Result<(), Fault> {
@@ -305,12 +324,6 @@ fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
     if http {
         return fault("http", "this version of fsd has no HTTP pages yet: remove the key");
     }
-    if raw.limits.max_pending_mib.is_some() {
-        return fault(
-            "limits.max_pending_mib",
-            "this version of fsd does not enforce it yet: remove the key",
-        );
-    }
     match raw.text.writes.as_deref() {
         None | Some("redirect") => Ok(()),
         Some("forward") => {
@@ -321,7 +334,7 @@ fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
 }
 
 fn check_members(raw: &[RawMember]) -> Result<Vec<Member>, Fault> {
-    if !matches!(raw.len(), 1 | 3 | 5 | 7) {
+    if !matches!(raw.len(), 1 | 3 | 5 | limits::MEMBERS_MAX) {
         return fault("member", format!("{} members: a cluster has 1, 3, 5 or 7", raw.len()));
     }
     let mut nodes = BTreeSet::new();
@@ -497,6 +510,7 @@ text = "127.0.0.1:7201"
         assert_eq!(config.segment_bytes, 64 * MIB);
         assert_eq!(config.max_file_bytes, MIB);
         assert_eq!(config.max_clients, 10_000);
+        assert_eq!(config.max_pending_bytes, 256 * MIB);
         assert_eq!(config.log_level, LevelFilter::Info);
         assert_eq!(config.listen.text, config.members[0].text);
         assert!(config.dial.is_empty());
@@ -555,7 +569,13 @@ text = "127.0.0.1:7201"
             (tail("[log]\nsegment_mib = 0"), "log.segment_mib", "between 1 and 1024"),
             (tail("[log]\nsegment_mib = 1"), "log.segment_mib", "cannot hold a file"),
             (tail("[limits]\nmax_file_bytes = 999999999"), "limits.max_file_bytes", "between 1 and"),
-            (tail("[limits]\nmax_pending_mib = 5"), "limits.max_pending_mib", "not enforce it yet"),
+            (tail("[limits]\nmax_pending_mib = 0"), "limits.max_pending_mib", "between 1 and"),
+            (tail("[limits]\nmax_pending_mib = 4"), "limits.max_pending_mib", "raise it to 5"),
+            (
+                tail("[limits]\nmax_pending_mib = 64\nmax_file_bytes = 16777216"),
+                "limits.max_pending_mib",
+                "raise it to 65",
+            ),
             (tail("[limits]\nmax_clients = 0"), "limits.max_clients", "between 1 and"),
             (tail("[text]\nreads = \"fast\""), "text.reads", "neither"),
             (tail("[text]\nwrites = \"forward\""), "text.writes", "not forward writes yet"),

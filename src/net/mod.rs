@@ -7,9 +7,13 @@
 //! is held because its client does not take its replies, stays marked `readable` and is taken up again without
 //! another word from the kernel.
 
+mod admission;
+mod budget;
 mod connection;
+mod deadlines;
 mod greeting;
 mod links;
+mod notices;
 mod output;
 mod peer_link;
 #[cfg(test)]
@@ -24,15 +28,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fsd_wire::NodeId;
-use fsd_wire::client::{ClientReply, ClientRequest};
+use fsd_wire::client::{ClientReply, ClientRequest, Outcome, Refusal};
 use fsd_wire::hello::{HelloReply, Identity};
 use fsd_wire::peer::PeerMessage;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Registry, Token};
 use slab::Slab;
 
+use budget::Budget;
 use connection::{Connection, Phase, Session};
+use deadlines::Deadlines;
+use notices::Notices;
 use peer_link::{LinkState, PeerLink};
+
+use crate::limits;
 
 /// How often silent connections are looked for.
 const SWEEP_MS: u64 = 500;
@@ -143,6 +152,8 @@ pub struct Settings {
     pub max_file_bytes: u64,
     /// Connections of clients, on both protocols together.
     pub max_clients: usize,
+    /// Unanswered requests and unsent replies of all clients together, in bytes.
+    pub max_pending_bytes: usize,
     /// Spreads the pauses between dials.
     pub seed: u64,
 }
@@ -181,7 +192,17 @@ pub struct Net {
     connections: Slab<Connection>,
     generation: u32,
     clients: usize,
+    /// Clients that are told that there is no room for them.
+    refused: usize,
     accepted_peers: usize,
+    /// Those of them that have not been welcomed, in the order in which they came.
+    unknown_peers: VecDeque<ConnectionId>,
+    /// What all clients together make this node hold.
+    budget: Budget,
+    /// Bytes of clients' requests taken in this turn.
+    request_bytes_in_turn: usize,
+    deadlines: Deadlines,
+    notices: Notices,
     links: BTreeMap<NodeId, PeerLink>,
     to_read: VecDeque<ConnectionId>,
     to_write: Vec<ConnectionId>,
@@ -222,6 +243,7 @@ impl Net {
         assert!(listeners.len() <= LISTENER_TOKENS);
         let links =
             settings.dial.iter().map(|(node, address)| (*node, PeerLink::new(*node, *address))).collect();
+        let budget = Budget::new(settings.max_pending_bytes);
         Ok(Self {
             poll,
             poll_events: mio::Events::with_capacity(POLL_EVENTS_MAX),
@@ -231,7 +253,13 @@ impl Net {
             connections: Slab::new(),
             generation: 0,
             clients: 0,
+            refused: 0,
             accepted_peers: 0,
+            unknown_peers: VecDeque::new(),
+            budget,
+            request_bytes_in_turn: 0,
+            deadlines: Deadlines::new(),
+            notices: Notices::default(),
             links,
             to_read: VecDeque::new(),
             to_write: Vec::new(),
@@ -303,14 +331,24 @@ impl Net {
     pub fn read(&mut self, now_ms: u64, events: &mut Vec<Event>) {
         events.append(&mut self.pending_events);
         for listener in 0..self.listeners.len() {
-            self.accept(listener);
+            self.accept(now_ms, listener);
         }
-        for _ in 0..self.to_read.len() {
-            let id = self.to_read.pop_front().expect("the count was just taken");
+        self.request_bytes_in_turn = 0;
+        let mut put_off = VecDeque::new();
+        for id in std::mem::take(&mut self.to_read) {
+            let turn_is_full = self.request_bytes_in_turn >= limits::REQUEST_BYTES_PER_TURN_MAX;
             let Some(connection) = self.get(id) else { continue };
+            if turn_is_full && connection.is_client() {
+                put_off.push_back(id);
+                continue;
+            }
             connection.on_read_list = false;
             self.read_connection(now_ms, id, events);
+            self.settle_accounts(id);
         }
+        // Whoever had no turn comes before those who had one.
+        put_off.append(&mut self.to_read);
+        self.to_read = put_off;
     }
 
     /// Timers that were asked for since the last call, with their deadlines.
@@ -329,8 +367,16 @@ impl Net {
         }
     }
 
-    /// Answers a request. If its client is gone, so is the reply.
+    /// Answers a request. If its client is gone, so is the reply. For one that shows something and is too much for
+    /// its connection, or for all clients together, the answer is that the node is busy: nothing was done.
     pub fn reply(&mut self, id: ConnectionId, reply: &ClientReply) {
+        let refusal;
+        let reply = if self.is_too_much(id, &reply.outcome) {
+            refusal = ClientReply { id: reply.id, outcome: Outcome::Refused(Refusal::Busy) };
+            &refusal
+        } else {
+            reply
+        };
         let Some(connection) = self.get(id) else { return };
         if connection.phase == Phase::Closed {
             return;
@@ -338,6 +384,7 @@ impl Net {
         connection.reply(reply);
         self.list_for_writing(id);
         self.resume(id);
+        self.settle_accounts(id);
     }
 
     /// Writes what waits for anybody, each up to its budget, and closes what is to be closed.
@@ -346,6 +393,7 @@ impl Net {
             if let Some(connection) = self.get(id) {
                 connection.on_write_list = false;
                 self.write_connection(now_ms, id);
+                self.settle_accounts(id);
             }
         }
         for id in std::mem::take(&mut self.to_close) {
@@ -400,6 +448,7 @@ impl Net {
         let connection = Connection::new(socket, address, self.generation, session);
         let client = connection.is_client();
         let accepted_peer = matches!(connection.session, Session::Accepted { .. });
+        let refused = matches!(connection.session, Session::Refused);
         let key = self.connections.insert(connection);
         let id = ConnectionId::new(key as u32, self.generation);
         let socket = &mut self.connections[key].socket;
@@ -410,7 +459,12 @@ impl Net {
             return Err(error);
         }
         self.clients += usize::from(client);
-        self.accepted_peers += usize::from(accepted_peer);
+        self.refused += usize::from(refused);
+        if accepted_peer {
+            self.accepted_peers += 1;
+            self.unknown_peers.push_back(id);
+        }
+        self.settle_accounts(id);
         Ok(id)
     }
 
@@ -431,10 +485,14 @@ impl Net {
         // Closing the socket takes it out of the poll as well; there is nobody to tell of a failure.
         let _ = self.poll.registry().deregister(&mut connection.socket);
         self.clients -= usize::from(connection.is_client());
+        self.budget.recount(connection.counted_bytes, 0);
+        self.deadlines.forget(&mut connection.deadline);
         match connection.session {
             Session::Client { .. } | Session::Text(_) => {}
+            Session::Refused => self.refused -= 1,
             Session::Accepted { node, .. } => {
                 self.accepted_peers -= 1;
+                self.unknown_peers.retain(|unknown| *unknown != id);
                 if let Some(link) = node.and_then(|node| self.links.get_mut(&node))
                     && link.incoming == Some(id)
                 {
