@@ -17,7 +17,7 @@ impl Harness {
 
     /// Lets so many sweeps pass, then everything that follows from them.
     fn sweep_times(&mut self, count: u64) {
-        if self.timers.is_empty() {
+        if !self.timers.iter().any(|(_, timer)| *timer == NetTimer::Sweep) {
             self.timers.push((self.now_ms, NetTimer::Sweep));
         }
         for _ in 0..count {
@@ -238,13 +238,19 @@ fn a_client_that_takes_nothing_is_closed_and_one_that_takes_slowly_is_not() {
 fn a_connection_that_ends_does_not_wait_for_ever_for_its_last_words_to_be_taken() {
     let mut harness = Harness::new();
     let mut deaf = harness.connected(ListenerKind::Text);
-    deaf.send_bytes(("read f\r\n".repeat(16) + "bogus\r\n").as_bytes());
-    harness.until("all requests", |harness| harness.events.len() == 16);
-    harness.answer_all(|| contents(MIB));
+    // Until the kernel takes no more; but not so many that the connection is not read any further.
+    while harness.net.budget.held_bytes() == 0 {
+        deaf.send_bytes(b"read f\r\n");
+        let request = harness.request();
+        harness.answer(request, contents(MIB / 2));
+        harness.settle();
+    }
+    deaf.send_bytes(b"bogus\r\n");
     harness.settle();
     let connection = harness.net.connections.iter().next().unwrap().1;
     assert_eq!((connection.phase, connection.output.is_empty()), (Phase::Ending, false));
-    harness.sweep_times(sweeps_of(limits::LAST_REPLIES_MS));
+    // The kernel may take the rest after all: then it is the other side's farewell that is waited for.
+    harness.sweep_times(2 * sweeps_of(limits::LAST_REPLIES_MS) + sweeps_of(limits::LINGER_MS_MAX));
     harness.until("it is closed", |harness| harness.connections() == 0);
     harness.assert_nothing_is_pending();
 }
@@ -376,17 +382,29 @@ fn whole_requests_over_the_bound_are_answered_as_busy_and_nothing_is_done() {
     let frames: Vec<u8> = (0..100).flat_map(|id| change_frame(id, 50_000)).collect();
     client.send_all(&mut harness, &frames);
     let taken = harness.events.len();
-    assert!((60..90).contains(&taken), "{taken} were taken");
+    assert!((40..90).contains(&taken), "{taken} were taken");
     let busy = Outcome::Refused(Refusal::Busy);
     for _ in taken..100 {
         assert_eq!(client.outcome(&mut harness).1, busy);
     }
     // For the others too, if they bring more than is left.
-    other.send(&bytes_request(7, 60_000));
+    let mut last = taken;
+    loop {
+        other.send(&bytes_request(7, 60_000));
+        harness.settle();
+        if harness.events.len() == last {
+            break;
+        }
+        last = harness.events.len();
+        assert!(last < 100, "what is held is not bounded");
+    }
     assert_eq!(other.outcome(&mut harness), (RequestId(7), busy));
     text.send_bytes(&[b"write f 60000\r\n".to_vec(), vec![b'c'; 60_000], b"\r\n".to_vec()].concat());
     text.text(&mut harness, "ERR_INTERNAL busy\r\n");
     harness.answer_all(|| written(1));
+    for _ in taken..last {
+        assert_eq!(other.outcome(&mut harness), (RequestId(7), written(1)));
+    }
     for _ in 0..taken {
         assert_eq!(client.outcome(&mut harness).1, written(1));
     }
