@@ -12,10 +12,10 @@ pub(crate) struct Mount {
 impl Mount {
     /// A file system in memory. `None` where this user may not mount.
     pub(crate) fn tmpfs(directory: &Path, options: &str) -> Option<Self> {
-        Self::mount(&["-t", "tmpfs", "-o", options, "tmpfs"], directory)
+        Self::new(&["-t", "tmpfs", "-o", options, "tmpfs"], directory)
     }
 
-    fn mount(arguments: &[&str], directory: &Path) -> Option<Self> {
+    fn new(arguments: &[&str], directory: &Path) -> Option<Self> {
         let mut command = Command::new("mount");
         command.args(arguments).arg(directory);
         succeeds(&mut command).then(|| Self { directory: directory.to_owned() })
@@ -59,7 +59,7 @@ impl Image {
 
     /// `None` where this user may not mount, or there are no loop devices.
     pub(crate) fn mount(&self, directory: &Path) -> Option<Mount> {
-        Mount::mount(&["-t", "ext4", "-o", "loop", self.path.to_str().unwrap()], directory)
+        Mount::new(&["-t", "ext4", "-o", "loop", self.path.to_str().unwrap()], directory)
     }
 
     /// Copies what has reached the image by now. What the file system above still holds in memory is missing, as
