@@ -48,7 +48,7 @@ pub const REQUEST_BYTES_PER_TURN_MAX: usize = 16 * 1024 * 1024;
 
 /// Requests of one client connection that are not answered yet; beyond, it is not read.
 pub const PIPELINED_REQUESTS_MAX: usize = 1024;
-/// Bytes of replies that a client has not taken; beyond, it is not read.
+/// Replies that a client has not taken, with the memory around them; beyond, it is not read.
 pub const CLIENT_OUTPUT_BYTES_PAUSE: usize = 1024 * 1024;
 /// Bytes that wait to be written to one peer; beyond, messages to it are dropped, which Raft survives.
 pub const PEER_OUTPUT_BYTES_MAX: usize = 2 * REPLICATION_WINDOW_BYTES + PEER_FRAME_BYTES_MAX as usize;
@@ -168,6 +168,5 @@ const _: () = assert!(SMALL_BYTES_MAX > 2 * NAME_BYTES_MAX + REQUEST_OVERHEAD_BY
 const _: () = assert!(HELLO_FRAME_BYTES_MAX as usize >= CLUSTER_NAME_BYTES_MAX + 64);
 /// Any request may be taken on an otherwise idle node, in a buffer twice as large as it, also under the smallest bound
 /// that [`pending_bytes_min`] allows: large things may use three quarters of it.
-const _: () = assert!(
-    pending_bytes_min(FILE_BYTES_MAX_LIMIT) / 4 * 3 >= 2 * (PAYLOAD_BYTES_MAX as u64 + 256 * 1024)
-);
+const _: () =
+    assert!(pending_bytes_min(FILE_BYTES_MAX_LIMIT) / 4 * 3 >= 2 * (PAYLOAD_BYTES_MAX as u64 + 256 * 1024));

@@ -259,10 +259,9 @@ fn the_document_tells_the_bound_that_the_code_has() {
         assert!(document.contains(&row), "docs/limits.md does not say `{row}`");
     }
     let bytes = limits::memory_bytes_max;
-    for (term, coefficient) in [
-        ("members - 1", bytes(2, 0, 0) - bytes(1, 0, 0)),
-        ("max_clients", bytes(1, 1, 0) - bytes(1, 0, 0)),
-    ] {
+    for (term, coefficient) in
+        [("members - 1", bytes(2, 0, 0) - bytes(1, 0, 0)), ("max_clients", bytes(1, 1, 0) - bytes(1, 0, 0))]
+    {
         let row = format!("({term}) x {} KiB", coefficient / 1024);
         assert!(document.contains(&row), "docs/limits.md does not say `{row}`");
     }

@@ -114,7 +114,12 @@ impl Net {
     }
 
     /// Takes a request, unless what all clients hold is over its bound already: then it is answered at once.
-    pub(super) fn admit_request(&mut self, id: ConnectionId, request: ClientRequest, events: &mut Vec<Event>) {
+    pub(super) fn admit_request(
+        &mut self,
+        id: ConnectionId,
+        request: ClientRequest,
+        events: &mut Vec<Event>,
+    ) {
         let bytes = held_by_request(&request);
         let Some(connection) = self.get(id) else { return };
         let protocol = match &mut connection.session {
@@ -162,7 +167,8 @@ impl Net {
             return false;
         };
         // A single reply is never too much for its connection: `output_bytes_max` holds the largest.
-        let too_much = (held_bytes > 0 && held_bytes + bytes > output_bytes_max) || !self.budget.has_room(bytes);
+        let too_much =
+            (held_bytes > 0 && held_bytes + bytes > output_bytes_max) || !self.budget.has_room(bytes);
         if too_much {
             self.say_busy(id, "a reply");
         }

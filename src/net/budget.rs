@@ -53,12 +53,17 @@ impl Budget {
 
     /// The replies of one connection that are not taken: a quarter of the bound, but at least one of the largest.
     pub(super) fn output_bytes_max(&self, max_file_bytes: u64) -> usize {
-        let largest = usize::try_from(max_file_bytes).expect("it is bounded") + limits::REQUEST_OVERHEAD_BYTES;
+        let largest =
+            usize::try_from(max_file_bytes).expect("it is bounded") + limits::REQUEST_OVERHEAD_BYTES;
         (self.bytes_max / 4).max(largest)
     }
 
     fn bound(&self, size_bytes: usize) -> usize {
-        if size_bytes > limits::SMALL_BYTES_MAX { self.bytes_max - self.bytes_max / 4 } else { self.bytes_max }
+        if size_bytes > limits::SMALL_BYTES_MAX {
+            self.bytes_max - self.bytes_max / 4
+        } else {
+            self.bytes_max
+        }
     }
 }
 

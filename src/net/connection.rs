@@ -138,7 +138,7 @@ impl Connection {
 
     /// The next thing that the bytes received so far mean.
     pub(super) fn step(&mut self) -> Step {
-        if self.output.bytes() > limits::CLIENT_OUTPUT_BYTES_PAUSE && self.is_client() {
+        if self.output.held_bytes() > limits::CLIENT_OUTPUT_BYTES_PAUSE && self.is_client() {
             return Step::Held;
         }
         match &mut self.session {
@@ -330,8 +330,8 @@ impl Connection {
     /// Replies that the client has not taken, those included that wait for others before them.
     pub(super) fn unsent_bytes(&self) -> usize {
         match &self.session {
-            Session::Text(session) => self.output.bytes() + session.waiting_reply_bytes(),
-            _ => self.output.bytes(),
+            Session::Text(session) => self.output.held_bytes() + session.waiting_reply_bytes(),
+            _ => self.output.held_bytes(),
         }
     }
 

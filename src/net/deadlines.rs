@@ -191,7 +191,9 @@ impl Connection {
                 Some(Verdict::Wait(tick + 1))
             }
             (Some(late @ Verdict::Late(_)), _) | (_, Some(late @ Verdict::Late(_))) => Some(late),
-            (Some(Verdict::Wait(input)), Some(Verdict::Wait(output))) => Some(Verdict::Wait(input.min(output))),
+            (Some(Verdict::Wait(input)), Some(Verdict::Wait(output))) => {
+                Some(Verdict::Wait(input.min(output)))
+            }
             (wait, None) | (None, wait) => wait,
         }
     }

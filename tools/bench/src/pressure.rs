@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, REPLY_BYTES_MAX, hello};
 use crate::load::{Load, Work};
 use crate::{Error, Measured, report};
 
+const MIB: f64 = 1024.0 * 1024.0;
 const IDLE_CLIENTS: usize = 10_000;
 const SLOW_CLIENTS: usize = 1_000;
 const WORKING_CLIENTS: usize = 64;
@@ -28,13 +29,16 @@ pub(crate) fn run(nodes: usize, bytes: usize, dir: &Path, window: Duration) -> R
     let wanted = IDLE_CLIENTS + SLOW_CLIENTS + WORKING_CLIENTS + OWN_DESCRIPTORS;
     let descriptors = raise_descriptors(wanted);
     let idle_clients = IDLE_CLIENTS.min(descriptors.saturating_sub(wanted - IDLE_CLIENTS));
-    println!("{descriptors} descriptors: {idle_clients} idle clients, {SLOW_CLIENTS} slow ones, all at the leader");
+    println!(
+        "{} descriptors: {idle_clients} idle clients, {SLOW_CLIENTS} slow ones, all at the leader",
+        descriptors.min(wanted)
+    );
     let clients_max = idle_clients + SLOW_CLIENTS + 2 * WORKING_CLIENTS;
     let cluster = Cluster::start(nodes, dir, &format!("max_clients = {clients_max}"))?;
     let leader = cluster.wait_for_leader(Duration::from_secs(30))?;
     let process_id = cluster.process_id(leader).expect("the leader is one of the nodes");
     let memory = |when: &str| -> Result<(), Error> {
-        println!("the leader's memory {when}: {} MiB", resident_bytes(process_id)? / (1024 * 1024));
+        println!("the leader's memory {when}: {:.1} MiB", resident_bytes(process_id)? as f64 / MIB);
         Ok(())
     };
     let load = Load { leader, clients: WORKING_CLIENTS, bytes, work: Work::Write };
@@ -47,19 +51,18 @@ pub(crate) fn run(nodes: usize, bytes: usize, dir: &Path, window: Duration) -> R
     let (standing, reopened) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let pressed = std::thread::scope(|scope| {
         scope.spawn(|| trickle(leader, &stop, &standing, &reopened));
-        let pressed = wait_for_all(&standing).and_then(|()| load.run(window));
+        let pressed = wait_for_all(&standing).and_then(|()| {
+            memory("with the slow clients too")?;
+            load.run(window)
+        });
         stop.store(true, Ordering::SeqCst);
         pressed
     })?;
     report("beside idle and slow clients", &pressed);
-    memory("with all of them")?;
     let still_there = idle.iter().filter(|client| is_open(client)).count();
     let ratio = median_us(&pressed) / median_us(&quiet);
-    let bound = limits::memory_bytes_max(
-        nodes as u64,
-        clients_max as u64,
-        limits::PENDING_MIB_DEFAULT * 1024 * 1024,
-    );
+    let bound =
+        limits::memory_bytes_max(nodes as u64, clients_max as u64, limits::PENDING_MIB_DEFAULT * 1024 * 1024);
     println!("{still_there} of the idle clients are still connected; slow ones came back {} times", {
         reopened.load(Ordering::SeqCst)
     });
