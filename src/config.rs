@@ -300,7 +300,7 @@ fn check_max_pending(mib: Option<u64>, max_file_bytes: u64) -> Result<u64, Fault
         return fault(
             key,
             format!(
-                "{mib} is not enough for a file of limits.max_file_bytes = {max_file_bytes} on its way: raise it to                  {least_mib}, or lower the other"
+                "{mib} is not enough for a file of limits.max_file_bytes = {max_file_bytes} on its way: raise it to {least_mib}, or lower the other"
             ),
         );
     }
