@@ -215,13 +215,13 @@ fn a_client_that_takes_nothing_is_closed_and_one_that_takes_slowly_is_not() {
     harness.answer_all(|| contents(MIB));
     harness.settle();
     assert!(harness.net.budget.held_bytes() > 2 * MIB, "they wait");
-    let mut buffer = vec![0; 2 * MIB];
-    let windows = 2;
-    for _ in 0..windows * sweeps_of(limits::REPLIES_MS) {
-        // Whatever the kernel counts as free room, so much is some.
-        if harness.connections() == 2 || harness.net.budget.held_bytes() > 4 * MIB {
-            let _ = slow.stream.read(&mut buffer);
+    let mut buffer = vec![0; 64 * 1024];
+    // The kernel's own buffers may grow once or twice meanwhile, which looks as if something was taken.
+    for _ in 0..4 * sweeps_of(limits::REPLIES_MS) {
+        if harness.connections() == 1 {
+            break;
         }
+        let _ = slow.stream.read(&mut buffer);
         harness.sweep_times(1);
     }
     assert_eq!(harness.connections(), 1, "one of them is closed");
