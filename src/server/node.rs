@@ -9,13 +9,15 @@ use fsd_wire::hello::Identity;
 use fsd_wire::{ClusterId, EntryId, LogIndex, NodeId, Term};
 
 use super::hellos::identity_of;
+use super::measurements::Measurements;
 use super::pending::{Asker, Pending, RequestKey};
+use super::readiness::Readiness;
 use super::{Fault, Network};
 use crate::config::{Member, TextReads};
 use crate::file_store::{Applied, ContentsAt, FileStore};
 use crate::limits;
 use crate::mapping::Disk;
-use crate::net::{ClientProtocol, Event, NetTimer};
+use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
 use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
 use crate::timer_wheel::{TimerId, TimerWheel};
@@ -47,10 +49,12 @@ pub struct NodeConfig {
 
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
+pub(super) enum Timer {
     Raft(raft::Timer),
     Net(NetTimer),
     Request(RequestKey),
+    /// Whoever asked whether the node is ready has waited long enough.
+    Readiness(u64),
     /// Something in the store is due.
     Expiry,
     /// Stopping has taken long enough.
@@ -62,15 +66,19 @@ pub struct Node<D: Disk> {
     pub(super) config: NodeConfig,
     pub(super) raft: Raft,
     pub(super) log: SegmentedLog<D>,
-    hard_state: HardStateFile<D>,
+    pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
-    wheel: TimerWheel<Timer>,
+    pub(super) wheel: TimerWheel<Timer>,
     due_timers: Vec<Timer>,
     due_net_timers: Vec<NetTimer>,
     election_alarm: Option<TimerId>,
     heartbeat_alarm: Option<TimerId>,
     expiry_alarm: Option<TimerId>,
     pub(super) pending: Pending,
+    pub(super) readiness: Readiness,
+    /// Who waits for what is measured.
+    metrics_asked: Vec<ConnectionId>,
+    pub(super) measurements: Measurements,
     /// The batch to which the reads of this turn belong, and how many batches there were.
     pub(super) read_batch: u64,
     pub(super) reads_in_batch: usize,
@@ -119,6 +127,9 @@ impl<D: Disk> Node<D> {
             heartbeat_alarm: None,
             expiry_alarm: None,
             pending: Pending::default(),
+            readiness: Readiness::default(),
+            metrics_asked: Vec::new(),
+            measurements: Measurements::new(),
             read_batch: 0,
             reads_in_batch: 0,
             expiry_barrier: None,
@@ -170,6 +181,7 @@ impl<D: Disk> Node<D> {
         events: &mut Vec<Event>,
         net: &mut impl Network,
     ) -> Result<(), Fault> {
+        self.measurements.begin_turn(now_ms);
         for event in events.drain(..) {
             self.handle(now_ms, event, net);
         }
@@ -180,7 +192,7 @@ impl<D: Disk> Node<D> {
 
         let mut actions = self.raft.take_actions();
         self.store_state(&mut actions, net)?;
-        self.log.append(&actions.store_log)?;
+        self.append(&actions)?;
         self.raft.replicate(now_ms, &self.log)?;
         let more = self.raft.take_actions();
         assert!(more.store_state.is_none() && more.store_log.is_empty(), "replication only sends");
@@ -188,7 +200,7 @@ impl<D: Disk> Node<D> {
             net.send_peer(*node, message);
         }
         net.push_peers(now_ms);
-        let last_index = self.log.flush()?;
+        let last_index = self.flush_log()?;
         self.raft.step(now_ms, Input::LogDurable { last_index });
         for (node, message) in &actions.send_when_durable {
             net.send_peer(*node, message);
@@ -198,6 +210,7 @@ impl<D: Disk> Node<D> {
         self.after_flush(now_ms, net)?;
         self.apply(net)?;
         self.serve_reads(now_ms, net)?;
+        self.answer_readiness(net);
         self.set_expiry_alarm(now_ms);
         self.announce_leader();
         self.advance_stop(net);
@@ -229,6 +242,17 @@ impl<D: Disk> Node<D> {
         self.stopping == Stopping::Now && self.pending.is_empty()
     }
 
+    /// Whether it was told to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping != Stopping::No
+    }
+
+    /// Who asked for what is measured since the last call: to be sent what [`Self::write_metrics`] and others
+    /// write.
+    pub fn take_metrics_asked(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.metrics_asked)
+    }
+
     /// A segment that the log needs soon.
     #[must_use]
     pub fn wants_spare(&mut self) -> Option<SpareRequest> {
@@ -258,6 +282,10 @@ impl<D: Disk> Node<D> {
             Event::Request { connection, protocol, request } => {
                 self.dispatch(now_ms, connection, protocol, request, net);
             }
+            Event::Page { connection, page: HttpPage::Readiness } => {
+                self.ask_readiness(now_ms, connection, net);
+            }
+            Event::Page { connection, page: HttpPage::Metrics } => self.metrics_asked.push(connection),
             Event::Peer { from, message } => self.raft.step(now_ms, Input::Receive { from, message }),
             Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
             Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
@@ -277,6 +305,7 @@ impl<D: Disk> Node<D> {
             // Handed to the network by `take_net_timers`.
             Timer::Net(_) => {}
             Timer::Request(key) => self.give_up(key, net),
+            Timer::Readiness(number) => self.give_up_readiness(number, net),
             Timer::Expiry => {
                 self.expiry_alarm = None;
                 self.propose_what_is_due(now_ms);
@@ -297,7 +326,7 @@ impl<D: Disk> Node<D> {
 
     fn store_state(&mut self, actions: &mut Actions, net: &mut impl Network) -> Result<(), Fault> {
         let Some(state) = actions.store_state.take() else { return Ok(()) };
-        self.hard_state.store(&state)?;
+        self.store_hard_state(&state)?;
         let identity = identity_of(&self.raft, self.config.node);
         if identity != self.identity {
             self.identity = identity;
@@ -306,12 +335,17 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    fn append(&mut self, actions: &Actions) -> Result<(), Fault> {
+        self.measurements.appended(&actions.store_log);
+        Ok(self.log.append(&actions.store_log)?)
+    }
+
     /// What became possible by the flush itself: in a cluster of one, entries are committed by it.
     fn after_flush(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
         let mut actions = self.raft.take_actions();
         self.store_state(&mut actions, net)?;
         // An entry that follows from the flush, such as a registration, is flushed by the next turn.
-        self.log.append(&actions.store_log)?;
+        self.append(&actions)?;
         for (node, message) in actions.send.iter().chain(&actions.send_when_durable) {
             net.send_peer(*node, message);
         }
@@ -340,11 +374,13 @@ impl<D: Disk> Node<D> {
     fn finish_reads(&mut self, actions: &Actions, net: &mut impl Network) {
         for read in &actions.reads_ready {
             self.pending.confirm_reads(read);
+            self.readiness.confirm(read);
         }
         for read in &actions.peer_reads_ready {
             self.pending.add_peer_read(*read);
         }
         for batch in &actions.reads_lost {
+            self.lose_readiness(*batch, net);
             for asker in self.pending.take_lost_reads(*batch) {
                 let refusal = self.not_leader(asker.protocol);
                 self.settle(asker, refusal, net);
@@ -389,6 +425,7 @@ impl<D: Disk> Node<D> {
     /// Answers a request that waited.
     pub(super) fn settle(&mut self, asker: Asker, outcome: Outcome, net: &mut impl Network) {
         self.wheel.cancel(asker.deadline);
+        self.measurements.answered(asker.asked, &outcome);
         net.reply(asker.connection, &ClientReply { id: asker.request, outcome });
     }
 
@@ -440,6 +477,7 @@ impl<D: Disk> Node<D> {
         let now = (leader, self.raft.term());
         if self.announced_leader != Some(now) {
             self.announced_leader = Some(now);
+            self.measurements.leader_changes += 1;
             log::info!("node {leader} leads in term {}", now.1);
         }
     }
