@@ -87,6 +87,27 @@ impl Raft {
         self.leader_progressed(now_ms);
     }
 
+    /// As leader: up to where each other member is known to hold this node's log, durably. Nothing otherwise.
+    pub fn follower_match_indexes(&self) -> impl Iterator<Item = (NodeId, LogIndex)> {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        };
+        leader
+            .into_iter()
+            .flat_map(|leader| &leader.progress)
+            .map(|(node, progress)| (*node, progress.match_index))
+    }
+
+    /// As leader: bytes of this term's entries that are not yet committed. 0 otherwise.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leader) => leader.uncommitted_bytes,
+            _ => 0,
+        }
+    }
+
     fn genesis(&self) -> Genesis {
         let met = self.state.met.iter().map(|(node, (incarnation, _))| (*node, *incarnation));
         let mut incarnations: Vec<_> = met.chain([(self.config.node, self.state.incarnation)]).collect();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fsd_wire::client::Operation;
 use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, RequestId};
 
+use super::measurements::RequestKind;
 use crate::limits;
 use crate::net::{ClientProtocol, ConnectionId};
 use crate::raft::{PeerRead, ReadReady};
@@ -17,6 +18,15 @@ pub(super) struct Asker {
     pub(super) protocol: ClientProtocol,
     pub(super) request: RequestId,
     pub(super) deadline: TimerId,
+    pub(super) asked: Asked,
+}
+
+/// What a request was about and when it came, for what is measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) kind: RequestKind,
+    /// By the clock that the node measures by.
+    pub(super) at_us: u64,
 }
 
 /// What a deadline is for.
@@ -82,6 +92,11 @@ impl Pending {
         };
         self.reads.insert(self.next_read, read);
         self.next_read += 1;
+    }
+
+    /// How many changes wait.
+    pub(super) fn changes(&self) -> usize {
+        self.changes.len()
     }
 
     /// How many reads wait.

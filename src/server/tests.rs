@@ -13,11 +13,12 @@ use fsd_wire::{ClusterId, Command, LogIndex, NodeId, Operation as Change, Reques
 use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
 use crate::config::{Member, TextReads};
-use crate::net::{ClientProtocol, ConnectionId, Event};
+use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
 use crate::raft::Input;
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
+mod readiness;
 mod reads;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -29,11 +30,16 @@ struct Recorder {
     disk: SimulatedDisk,
     sent: Vec<(NodeId, PeerMessage, u64)>,
     replies: Vec<ClientReply>,
+    pages: Vec<(ConnectionId, HttpReply)>,
 }
 
 impl Network for Recorder {
     fn reply(&mut self, _connection: ConnectionId, reply: &ClientReply) {
         self.replies.push(reply.clone());
+    }
+
+    fn reply_page(&mut self, connection: ConnectionId, reply: &HttpReply) {
+        self.pages.push((connection, reply.clone()));
     }
 
     fn answer_peer(&mut self, _: u64, _: ConnectionId, _: NodeId, _: HelloStatus, _: String) {}
@@ -212,7 +218,13 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
     let storage = open(disk.clone(), node);
     let address = |port: u32| ([127, 0, 0, 1], port as u16).into();
     let members = (1..=nodes)
-        .map(|n| Member { node: NodeId(n), peer: address(n), client: address(100 + n), text: None })
+        .map(|n| Member {
+            node: NodeId(n),
+            peer: address(n),
+            client: address(100 + n),
+            text: None,
+            http: None,
+        })
         .collect();
     let config = NodeConfig {
         cluster: "test".into(),
@@ -226,7 +238,7 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,
     };
-    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new() };
+    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
     TestMember { node: Node::new(config, storage, 0), network }
 }
 

@@ -6,7 +6,7 @@ const LATER_MS: u64 = 400;
 
 impl Cluster {
     /// Three nodes of which one leads, with the file `f` on all of them. Returns the leader and a follower.
-    fn with_file() -> (Self, u32, u32) {
+    pub(super) fn with_file() -> (Self, u32, u32) {
         let mut cluster = Self::new(3);
         let leader = cluster.leader();
         let write = cluster.write("f", 0);
@@ -15,16 +15,16 @@ impl Cluster {
         (cluster, leader, 1 + leader % 3)
     }
 
-    fn read(&mut self, name: &str) -> Event {
+    pub(super) fn read(&mut self, name: &str) -> Event {
         self.request(Operation::Read { name: name.into() })
     }
 
-    fn stat(&mut self, name: &str) -> Event {
+    pub(super) fn stat(&mut self, name: &str) -> Event {
         self.request(Operation::Stat { name: name.into() })
     }
 
     /// As [`Self::settle`], with messages that are held back; they are returned.
-    fn settle_holding(
+    pub(super) fn settle_holding(
         &mut self,
         hold: impl Fn(u32, u32, &PeerMessage) -> bool,
     ) -> VecDeque<(NodeId, NodeId, PeerMessage)> {
@@ -44,7 +44,7 @@ impl Cluster {
     }
 
     /// Lets time pass for some nodes; messages to the others are lost.
-    fn pass_among(&mut self, nodes: &[u32], ms: u64) {
+    pub(super) fn pass_among(&mut self, nodes: &[u32], ms: u64) {
         for _ in 0..ms {
             self.now_ms += 1;
             for node in nodes {
