@@ -7,7 +7,8 @@
 //! Three things keep it short, none of which changes the verdict:
 //! * What only looks and fits the present state is taken at once: it can only stand in the way later.
 //! * Versions grow, so changes whose versions are known come in the order of these.
-//! * A change of unknown outcome that nobody can have seen is left out.
+//! * What may be left out is put in only right before an operation that is not possible without it; of several that
+//!   would do the same, the first.
 //!
 //! A lifetime that ends is an operation, too, which nobody called: it may come in at its end or at any time after
 //! it, or not at all.
@@ -59,6 +60,14 @@ enum Effect {
 }
 
 impl Effect {
+    fn version_met(&self) -> Option<Version> {
+        match self {
+            Self::SeesVersion { version } | Self::SeesFile { version, .. } => Some(*version),
+            Self::Puts { expected, .. } | Self::Removes { expected, .. } => *expected,
+            Self::SeesNothing | Self::Expires { .. } | Self::Impossible => None,
+        }
+    }
+
     fn version_made(&self) -> Option<Version> {
         match self {
             Self::Puts { version, .. } | Self::Removes { version, .. } => *version,
@@ -73,6 +82,15 @@ struct Step {
     effect: Effect,
     begin: u64,
     end: Option<u64>,
+    gives_lifetime: bool,
+    /// It meets a version of which the change is known: no other change's can turn out to be this one.
+    meets_told_version: bool,
+}
+
+impl Step {
+    fn new(effect: Effect, begin: u64, end: Option<u64>) -> Self {
+        Self { effect, begin, end, gives_lifetime: false, meets_told_version: false }
+    }
 }
 
 /// The file between two operations.
@@ -84,6 +102,43 @@ struct State {
     version: Option<Version>,
     /// Later changes have versions above this.
     floor: Version,
+    /// What the next operation must need, or the last one might as well have been left out.
+    needed: Option<Need>,
+}
+
+/// What an operation that may be left out is put in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// That there is no file.
+    Nothing,
+    /// That there is one.
+    File,
+    /// That it has a version that nobody told, or this very lifetime: there was another file before.
+    OtherFile,
+}
+
+impl Need {
+    /// What this step brings about that another one may need; `None` if it must be put in anyway, because it was
+    /// answered, or its version was told.
+    fn of(step: &Step, before: &State) -> Option<Self> {
+        match step.effect {
+            _ if step.end.is_some() || step.effect.version_made().is_some() => None,
+            Effect::Removes { .. } | Effect::Expires { .. } => Some(Self::Nothing),
+            Effect::Puts { .. } if before.contents.is_some() => Some(Self::OtherFile),
+            Effect::Puts { .. } => Some(Self::File),
+            _ => None,
+        }
+    }
+
+    /// Whether the operation, which is possible now, would not be without it.
+    fn is_of(self, effect: &Effect) -> bool {
+        match effect {
+            Effect::SeesNothing | Effect::Puts { expected: Some(Version(0)), .. } => self == Self::Nothing,
+            Effect::Removes { expected: None, .. } => self == Self::File,
+            Effect::Puts { expected: None, .. } => false,
+            _ => self != Self::Nothing,
+        }
+    }
 }
 
 impl State {
@@ -119,6 +174,7 @@ impl State {
             }
             Effect::Impossible => return None,
         }
+        self.needed = None;
         Some(self)
     }
 
@@ -146,23 +202,25 @@ impl State {
     }
 }
 
-/// The calls as steps, with those that end lifetimes, and without those that explain nothing.
+/// The calls as steps, with those that end lifetimes, and without those that neither do nor tell anything.
 fn steps(calls: &[Call]) -> Vec<Step> {
     let mut steps = Vec::new();
     for call in calls {
         let found = call.operation.contents().and_then(|tag| version_found(calls, tag));
         // What was read was done, whatever its client was told.
         let Some(effect) = effect(call, found) else { continue };
-        if call.outcome == Outcome::Unknown && found.is_none() && is_idle(calls, call) {
-            continue;
-        }
-        steps.push(Step { effect, begin: call.invoked, end: call.end() });
+        let gives_lifetime = call.operation.lifetime().is_some();
+        steps.push(Step { gives_lifetime, ..Step::new(effect, call.invoked, call.end()) });
         if let (Some(contents), Some(lifetime)) = (call.operation.contents(), call.operation.lifetime())
             && matches!(effect, Effect::Puts { .. })
         {
             let begin = call.invoked.saturating_add(lifetime);
-            steps.push(Step { effect: Effect::Expires { contents }, begin, end: None });
+            steps.push(Step::new(Effect::Expires { contents }, begin, None));
         }
+    }
+    let made: BTreeSet<Version> = steps.iter().filter_map(|step| step.effect.version_made()).collect();
+    for step in &mut steps {
+        step.meets_told_version = step.effect.version_met().is_some_and(|version| made.contains(&version));
     }
     steps
 }
@@ -199,29 +257,17 @@ fn effect(call: &Call, found: Option<Version>) -> Option<Effect> {
     }
 }
 
-/// Whether a write of unknown outcome, whose contents nobody read, can be left out: any order with it is as good without.
-/// It could be needed by one who met its version, by a delete that had something to delete, or by its lifetime.
-fn is_idle(calls: &[Call], call: &Call) -> bool {
-    let Some(_) = call.operation.contents().filter(|_| call.operation.lifetime().is_none()) else {
-        return false;
+/// Whether two steps that may both be left out, and may both be put in for ever, are as good as each other: nobody read
+/// the contents of either.
+fn does_the_same(one: &Step, other: &Step) -> bool {
+    let unread = |effect| match effect {
+        Effect::Puts { expected, version, .. } => Some(Effect::Puts { contents: Tag(0), expected, version }),
+        Effect::Removes { .. } => Some(effect),
+        _ => None,
     };
-    let is_known = |version: Version| {
-        version.0 == 0
-            || calls.iter().any(|other| match (other.operation.contents(), other.outcome) {
-                (Some(_), Outcome::Changed { version: Some(made) }) => made == version,
-                (None, Outcome::Found { version: found, .. }) => found == version,
-                _ => false,
-            })
-    };
-    calls.iter().all(|other| {
-        let met = match other.outcome {
-            Outcome::Mismatch { present } => Some(present),
-            _ => other.operation.expected(),
-        };
-        let deletes_anything = other.operation == Operation::Delete { expected: None }
-            && matches!(other.outcome, Outcome::Changed { .. });
-        !deletes_anything && met.is_none_or(is_known) && other.operation.expected().is_none_or(is_known)
-    })
+    !one.gives_lifetime
+        && !other.gives_lifetime
+        && unread(one.effect).is_some_and(|effect| Some(effect) == unread(other.effect))
 }
 
 /// The events of all steps in a doubly linked list, from which the steps in order are taken out.
@@ -317,10 +363,16 @@ impl Search {
             event = self.next[event];
             let step = &self.steps[number];
             let Some(after) = self.state.after(step.effect) else { continue };
+            if step.meets_told_version && self.state.version.is_none() && self.state.contents.is_some() {
+                continue;
+            }
+            if self.state.needed.is_some_and(|needed| !needed.is_of(&step.effect)) {
+                continue;
+            }
             let only_looks = match step.effect {
                 Effect::SeesFile { .. } | Effect::SeesNothing => true,
                 // The version may become known by it, which it would not be before another's.
-                Effect::SeesVersion { .. } => after == self.state,
+                Effect::SeesVersion { .. } => after.version == self.state.version,
                 _ => false,
             };
             if only_looks {
@@ -331,7 +383,11 @@ impl Search {
             {
                 continue;
             }
-            if step.end.is_some() { must.push(number) } else { may.push(number) }
+            if Need::of(step, &self.state).is_none() {
+                must.push(number);
+            } else if !may.iter().any(|other: &usize| does_the_same(&self.steps[*other], step)) {
+                may.push(number);
+            }
         }
         must.extend(may);
         must
@@ -339,7 +395,9 @@ impl Search {
 
     fn take(&mut self, number: usize) {
         let step = self.steps[number];
+        let needed = Need::of(&step, &self.state);
         self.state = self.state.after(step.effect).expect("a candidate");
+        self.state.needed = needed;
         self.in_order[number / 64] |= 1 << (number % 64);
         self.versions_taken += usize::from(step.effect.version_made().is_some());
         self.unlink(2 * number + 1);

@@ -10,9 +10,10 @@ use brute_force::can_be_explained;
 use executions::{Shape, execution, tell_a_lie};
 use fsd_history::{Call, History, Violation, check};
 
-const SMALL: Shape = Shape { operations: 7, clients: 4, files: 1, versions_untold: true };
-const LARGE: Shape = Shape { operations: 2000, clients: 20, files: 1, versions_untold: false };
-const SEEDS: u64 = 6000;
+const SMALL: Shape = Shape { operations: 7, clients: 4, files: 1, versions_untold: true, unknown_one_in: 8 };
+const LARGE: Shape =
+    Shape { operations: 2000, clients: 20, files: 1, versions_untold: false, unknown_one_in: 100 };
+const SEEDS: u64 = 3000;
 
 fn history_of(calls: &[Call]) -> History {
     let mut history = History::new();
@@ -83,7 +84,7 @@ fn large_histories_are_accepted_and_a_single_lie_is_mostly_found() {
         let summary =
             check(&history_of(&calls)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         eprintln!("{summary:?} in {:?}", start.elapsed());
-        assert!(summary.changes > 500 && summary.reads > 300 && summary.unknown > 20, "{summary:?}");
+        assert!(summary.changes > 500 && summary.reads > 300 && summary.unknown > 8, "{summary:?}");
         tell_a_lie(&mut calls, &mut random);
         found += u64::from(check(&history_of(&calls)).is_err());
     }

@@ -22,7 +22,7 @@ enum Happening<'a> {
     End { contents: Tag, from: u64 },
 }
 
-pub fn can_be_explained(calls: &[Call]) -> bool {
+pub(crate) fn can_be_explained(calls: &[Call]) -> bool {
     let mut left = Vec::new();
     for call in calls {
         left.push(Happening::Operation(call));

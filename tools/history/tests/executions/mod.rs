@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use fsd_history::{Call, ClientId, Operation, Outcome, Tag, Version};
 
-pub struct Shape {
-    pub operations: usize,
+pub(crate) struct Shape {
+    pub(crate) operations: usize,
     /// How many calls are open at a time, about.
-    pub clients: usize,
-    pub files: usize,
+    pub(crate) clients: usize,
+    pub(crate) files: usize,
     /// Some changes do not tell their versions.
-    pub versions_untold: bool,
+    pub(crate) versions_untold: bool,
+    /// Of so many outcomes one is unknown, about.
+    pub(crate) unknown_one_in: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -23,7 +25,7 @@ struct File {
 /// Time between two operations.
 const STEP: u64 = 10;
 
-pub fn execution(shape: &Shape, random: &mut fastrand::Rng) -> Vec<Call> {
+pub(crate) fn execution(shape: &Shape, random: &mut fastrand::Rng) -> Vec<Call> {
     let mut files: BTreeMap<usize, File> = BTreeMap::new();
     let mut versions: Vec<Version> = vec![Version(0)];
     let mut revision = 0;
@@ -49,7 +51,7 @@ pub fn execution(shape: &Shape, random: &mut fastrand::Rng) -> Vec<Call> {
                 outcome = Outcome::Changed { version: None };
             }
         }
-        if random.u32(..12) == 0 {
+        if random.u32(..shape.unknown_one_in) == 0 {
             outcome = Outcome::Unknown;
         }
         let client = ClientId((number % shape.clients) as u32);
@@ -125,7 +127,7 @@ fn apply(
 }
 
 /// Makes one of the answers another one.
-pub fn tell_a_lie(calls: &mut [Call], random: &mut fastrand::Rng) {
+pub(crate) fn tell_a_lie(calls: &mut [Call], random: &mut fastrand::Rng) {
     let lying: Vec<usize> = (0..calls.len()).filter(|n| calls[*n].outcome != Outcome::Unknown).collect();
     let Some(number) = random.choice(lying) else { return };
     let near = |number: u64, random: &mut fastrand::Rng| match random.bool() {

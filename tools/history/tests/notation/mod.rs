@@ -6,7 +6,7 @@
 
 use fsd_history::{ClientId, History, Operation, Outcome, Tag, Version};
 
-pub fn history(text: &str) -> History {
+pub(crate) fn history(text: &str) -> History {
     let mut history = History::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         add(&mut history, line).unwrap_or_else(|| panic!("not a call: {line:?}"));
