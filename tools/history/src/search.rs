@@ -17,8 +17,8 @@ use std::collections::BTreeSet;
 
 use crate::history::{Call, Operation, Outcome, Tag, Version};
 
-/// Configurations after which the search is given up: some seconds.
-const CONFIGURATIONS_MAX: usize = 2_000_000;
+/// Configurations after which the search is given up: a second or so.
+const CONFIGURATIONS_MAX: usize = 300_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

@@ -7,17 +7,39 @@
 use crate::history::{Call, Operation, Outcome, Version};
 use crate::search::{Verdict, judge};
 
+/// Tries after which what is left is short enough.
+const TRIES_MAX: usize = 2000;
+/// Calls judged in all tries together, for the sake of long histories.
+const CALLS_MAX: usize = 400_000;
+
 /// A short part of `calls`, in the order of their beginnings, that is as impossible as all of them.
 pub(crate) fn shrink(calls: &[Call]) -> Vec<Call> {
     let mut calls = shortest_prefix(calls);
     calls.sort_by_key(|call| (call.invoked, call.returned));
+    let mut judged = Judged::default();
     loop {
         let before = calls.len();
-        leave_out(&mut calls, |_, call| changes_nothing(call));
-        leave_out_one_by_one(&mut calls, was_replaced_unmet);
+        leave_out(&mut calls, &mut judged, changes_nothing);
+        leave_out_one_by_one(&mut calls, &mut judged, was_replaced_unmet);
         if calls.len() == before {
             return calls;
         }
+    }
+}
+
+/// What the shortening has cost so far.
+#[derive(Default)]
+struct Judged {
+    tries: usize,
+    calls: usize,
+}
+
+impl Judged {
+    /// Whether these calls are still impossible. Not if that would take too long to find out.
+    fn fails(&mut self, calls: &[Call]) -> bool {
+        self.tries += 1;
+        self.calls += calls.len();
+        self.tries <= TRIES_MAX && self.calls <= CALLS_MAX && fails(calls)
     }
 }
 
@@ -83,7 +105,7 @@ fn was_replaced_unmet(calls: &[Call], call: &Call) -> bool {
 }
 
 /// Leaves out as many as possible of those that may be, first in large pieces.
-fn leave_out(calls: &mut Vec<Call>, may: impl Fn(&[Call], &Call) -> bool) {
+fn leave_out(calls: &mut Vec<Call>, judged: &mut Judged, may: impl Fn(&Call) -> bool) {
     let mut piece = calls.len();
     while piece > 0 {
         let mut begin = 0;
@@ -92,10 +114,10 @@ fn leave_out(calls: &mut Vec<Call>, may: impl Fn(&[Call], &Call) -> bool) {
             let rest: Vec<Call> = calls
                 .iter()
                 .enumerate()
-                .filter(|(at, call)| !(begin..end).contains(at) || !may(calls, call))
+                .filter(|(at, call)| !(begin..end).contains(at) || !may(call))
                 .map(|(_, call)| call.clone())
                 .collect();
-            if rest.len() < calls.len() && fails(&rest) {
+            if rest.len() < calls.len() && judged.fails(&rest) {
                 *calls = rest;
             } else {
                 begin = end;
@@ -106,12 +128,12 @@ fn leave_out(calls: &mut Vec<Call>, may: impl Fn(&[Call], &Call) -> bool) {
 }
 
 /// As [`leave_out`], where what may be left out depends on what is left.
-fn leave_out_one_by_one(calls: &mut Vec<Call>, may: impl Fn(&[Call], &Call) -> bool) {
+fn leave_out_one_by_one(calls: &mut Vec<Call>, judged: &mut Judged, may: impl Fn(&[Call], &Call) -> bool) {
     let mut at = 0;
     while at < calls.len() {
         let mut rest = calls.clone();
         let call = rest.remove(at);
-        if may(calls, &call) && fails(&rest) {
+        if may(calls, &call) && judged.fails(&rest) {
             *calls = rest;
         } else {
             at += 1;
