@@ -64,6 +64,9 @@ pub const CLIENT_FRAME_BYTES_MAX: u32 = 17 * 1024 * 1024;
 /// The first line of a text command, without its line end.
 pub const TEXT_LINE_BYTES_MAX: usize = 500;
 
+/// While something is to fall due, the log has a stamp at least so often: what all nodes forget if they fail at once.
+pub const STAMP_INTERVAL_MS: u64 = 1000;
+
 /// How long a request may wait, whatever its client says.
 pub const REQUEST_TIMEOUT_MS_MAX: u64 = 10_000;
 /// Files in one reply to a list request.

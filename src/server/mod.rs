@@ -129,8 +129,10 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
     loop {
         let deadline_ms = [node.next_deadline_ms(), end_by_ms].into_iter().flatten().min();
         let signalled = net.poll(clock.until(deadline_ms)).map_err(Fault::Network)?;
+        net.read(clock.now_ms(), &mut events);
+        // A process may be stopped anywhere. Were this read before, what came meanwhile would be stamped with a time
+        // before it was sent, and a file would be gone before its expiry.
         let now_ms = clock.now_ms();
-        net.read(now_ms, &mut events);
         for (deadline_ms, timer) in net.take_timers() {
             node.add_net_timer(deadline_ms, timer);
         }
