@@ -13,7 +13,7 @@ use fsd_history::{ClientId, History, Operation, Outcome, Tag, Version};
 use support::{PATIENCE, TestCluster, wait_until};
 
 const CLIENTS: u32 = 12;
-const FILES: u64 = 6;
+const FILES: usize = 6;
 /// A client makes at most so many calls: the history stays short enough to be judged at once.
 const CALLS_MAX: u64 = 1500;
 /// Successful changes between two disturbances.
@@ -112,7 +112,7 @@ fn read_all_at_every_node(cluster: &mut TestCluster, shared: &Shared, history: &
     }
 }
 
-fn file(number: u64) -> String {
+fn file(number: usize) -> String {
     format!("f{number}")
 }
 
@@ -174,7 +174,7 @@ struct Caller<'a> {
 impl<'a> Caller<'a> {
     fn new(id: u32, shared: &'a Shared, random: fastrand::Rng) -> Self {
         let connections = shared.addresses.iter().map(|_| None).collect();
-        let versions = vec![Version(0); FILES as usize];
+        let versions = vec![Version(0); FILES];
         Self { id, shared, random, history: History::new(), connections, leader: 0, versions, calls: 0 }
     }
 
@@ -187,7 +187,7 @@ impl<'a> Caller<'a> {
 
     fn call(&mut self) {
         self.calls += 1;
-        let number = self.random.usize(..FILES as usize);
+        let number = self.random.usize(..FILES);
         let operation = self.operation(number);
         let node = match operation {
             Operation::Read => self.random.usize(..self.shared.addresses.len()),
