@@ -17,9 +17,9 @@ const FILES: usize = 6;
 /// A client makes at most so many calls: the history stays short enough to be judged at once.
 const CALLS_MAX: u64 = 1500;
 /// Successful changes between two disturbances.
-const PROGRESS: u64 = 60;
+const PROGRESS: u64 = 40;
 /// How long a client waits for one answer; then it does not know.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
 /// A client that found no leader waits so long, for the sake of the one that is to be elected on the same processors.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Cluster time counts in milliseconds: a file may be gone by so much early, in microseconds.
@@ -53,17 +53,17 @@ fn what_clients_are_told_through_kills_and_stops_of_leaders_has_an_explanation()
     let at_followers = shared.reads_at_followers.load(Ordering::SeqCst);
     eprintln!("{summary:?}, {at_followers} reads at followers, leaders {leaders:?}");
     // A history in which little happened explains itself.
-    assert!(summary.changes > 400 && summary.reads > 400 && summary.refusals > 20, "{summary:?}");
-    assert!(at_followers > 200, "{at_followers} reads were answered by followers");
+    assert!(summary.changes > 300 && summary.reads > 300 && summary.refusals > 20, "{summary:?}");
+    assert!(at_followers > 100, "{at_followers} reads were answered by followers");
     let changes = leaders.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    assert!(changes >= 6, "{leaders:?}");
+    assert!(changes >= 4, "{leaders:?}");
     cluster.compare_all_nodes();
 }
 
 /// Kills and stops leaders while clients call. Returns who led, one after the other.
 fn disturb(cluster: &mut TestCluster, shared: &Shared) -> Vec<usize> {
     let mut leaders = vec![cluster.wait_for_leader()];
-    for round in 0..6 {
+    for round in 0..4 {
         shared.wait_for_progress();
         let old = cluster.wait_for_leader();
         shared.leader.store(old as u64, Ordering::SeqCst);
@@ -190,7 +190,7 @@ impl<'a> Caller<'a> {
         let number = self.random.usize(..FILES);
         let operation = self.operation(number);
         let node = match operation {
-            Operation::Read => self.random.usize(..self.shared.addresses.len()),
+            Operation::Read => self.reader(),
             _ => self.leader,
         };
         let led = self.shared.leader.load(Ordering::SeqCst);
@@ -231,6 +231,16 @@ impl<'a> Caller<'a> {
             14..18 => Operation::Cas { expected: seen, contents, lifetime },
             18 => Operation::Delete { expected: None },
             _ => Operation::Delete { expected: Some(seen).filter(|seen| seen.0 > 0) },
+        }
+    }
+
+    /// Any node; mostly one that answered last time, or all clients would soon wait for a stopped one.
+    fn reader(&mut self) -> usize {
+        let known: Vec<usize> =
+            (0..self.connections.len()).filter(|n| self.connections[*n].is_some()).collect();
+        match self.random.choice(known).filter(|_| self.random.u32(..8) > 0) {
+            Some(node) => node,
+            None => self.random.usize(..self.connections.len()),
         }
     }
 
