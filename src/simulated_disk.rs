@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -34,6 +35,10 @@ pub enum Unflushed {
     Lost,
     /// Each sector by itself, drawn from a generator with this seed.
     Drawn(u64),
+    /// All changes of names, and all sectors but the one of this number, counted from 0 over all files.
+    AllBut(usize),
+    /// All changes of names, and none of the sectors but the one of this number.
+    Only(usize),
 }
 
 #[derive(Debug, Default)]
@@ -136,11 +141,11 @@ impl SimulatedDisk {
         let state = self.state();
         let mut random = fastrand::Rng::with_seed(match unflushed {
             Unflushed::Drawn(seed) => seed,
-            Unflushed::Kept | Unflushed::Lost => 0,
+            _ => 0,
         });
         let mut names = state.durable_names.clone();
         let kept = match unflushed {
-            Unflushed::Kept => state.renamings.len(),
+            Unflushed::Kept | Unflushed::AllBut(_) | Unflushed::Only(_) => state.renamings.len(),
             Unflushed::Lost => 0,
             Unflushed::Drawn(_) => random.usize(..=state.renamings.len()),
         };
@@ -148,9 +153,17 @@ impl SimulatedDisk {
             renaming.apply(&mut names);
         }
         let mut files = BTreeMap::new();
+        let mut sectors_before = 0;
         for (name, number) in &names {
             let file = state.files.get(number).unwrap_or_else(|| panic!("no file behind {name}"));
-            let bytes = after_crash(file, unflushed, &mut random);
+            let bytes = match unflushed {
+                Unflushed::Kept => file.bytes.clone(),
+                Unflushed::Lost => file.durable.clone(),
+                Unflushed::Drawn(_) => file.after_crash(&mut random),
+                Unflushed::AllBut(sector) => file.mixed(&file.bytes, &file.durable, sector, sectors_before),
+                Unflushed::Only(sector) => file.mixed(&file.durable, &file.bytes, sector, sectors_before),
+            };
+            sectors_before += file.unflushed.len();
             files.insert(*number, FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() });
         }
         let found = State {
@@ -162,6 +175,13 @@ impl SimulatedDisk {
             ..State::default()
         };
         Self { state: Arc::new(Mutex::new(found)) }
+    }
+
+    /// Sectors that were stored into and not flushed, of the files that have names.
+    #[must_use]
+    pub fn unflushed_sectors(&self) -> usize {
+        let state = self.state();
+        state.names.values().map(|file| state.files[file].unflushed.len()).sum()
     }
 
     /// Operations so far that changed something, stores and flushes included.
@@ -224,28 +244,46 @@ impl SimulatedDisk {
     }
 }
 
-fn after_crash(file: &FileState, unflushed: Unflushed, random: &mut fastrand::Rng) -> Vec<u8> {
-    match unflushed {
-        Unflushed::Kept => return file.bytes.clone(),
-        Unflushed::Lost => return file.durable.clone(),
-        Unflushed::Drawn(_) => {}
-    }
-    let mut bytes = file.durable.clone();
-    if bytes.len() != file.bytes.len() {
-        // The new length may be there, or the old one, or one in between.
-        let (low, high) = (bytes.len().min(file.bytes.len()), bytes.len().max(file.bytes.len()));
-        let between = random.usize(low..=high);
-        bytes.resize(*random.choice(&[low, between, high]).expect("three to choose from"), 0);
-    }
-    let keep_share = random.f64();
-    for sector in &file.unflushed {
-        let start = sector * SECTOR_BYTES;
-        let end = (start + SECTOR_BYTES).min(bytes.len()).min(file.bytes.len());
-        if start < end && random.f64() < keep_share {
-            bytes[start..end].copy_from_slice(&file.bytes[start..end]);
+impl FileState {
+    /// Of what was not flushed, each sector by itself is there or not.
+    fn after_crash(&self, random: &mut fastrand::Rng) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        if bytes.len() != self.bytes.len() {
+            // The new length may be there, or the old one, or one in between.
+            let (low, high) = (bytes.len().min(self.bytes.len()), bytes.len().max(self.bytes.len()));
+            let between = random.usize(low..=high);
+            bytes.resize(*random.choice(&[low, between, high]).expect("three to choose from"), 0);
         }
+        let keep_share = random.f64();
+        for sector in &self.unflushed {
+            let range = sector_range(*sector, bytes.len().min(self.bytes.len()));
+            if !range.is_empty() && random.f64() < keep_share {
+                bytes[range.clone()].copy_from_slice(&self.bytes[range]);
+            }
+        }
+        bytes
     }
-    bytes
+
+    /// `base` in the file's present length, but with one unflushed sector as `other` has it, should that be one of
+    /// this file's.
+    fn mixed(&self, base: &[u8], other: &[u8], sector: usize, sectors_before: usize) -> Vec<u8> {
+        let mut bytes = base.to_vec();
+        bytes.resize(self.bytes.len(), 0);
+        let own = sector.checked_sub(sectors_before).and_then(|place| self.unflushed.iter().nth(place));
+        if let Some(sector) = own {
+            let range = sector_range(*sector, bytes.len());
+            bytes[range.clone()].fill(0);
+            let there = sector_range(*sector, bytes.len().min(other.len()));
+            bytes[there.clone()].copy_from_slice(&other[there]);
+        }
+        bytes
+    }
+}
+
+/// The bytes of a sector in a file of this length; none if it lies behind the end.
+fn sector_range(sector: usize, len_bytes: usize) -> Range<usize> {
+    let start = (sector * SECTOR_BYTES).min(len_bytes);
+    start..(start + SECTOR_BYTES).min(len_bytes)
 }
 
 impl Disk for SimulatedDisk {
@@ -317,7 +355,7 @@ pub struct SimulatedFile {
 }
 
 impl SimulatedFile {
-    fn range(&self, offset: u64, len: usize) -> std::ops::Range<usize> {
+    fn range(&self, offset: u64, len: usize) -> Range<usize> {
         let end = offset.checked_add(len as u64);
         assert!(
             end.is_some_and(|end| end <= self.len_bytes),
@@ -412,6 +450,15 @@ mod tests {
         let drawn: BTreeSet<Vec<u8>> = (0..200).map(|seed| sectors(Unflushed::Drawn(seed))).collect();
         assert_eq!(drawn.len(), 8, "every mixture of three sectors: {drawn:?}");
         assert_eq!(sectors(Unflushed::Drawn(5)), sectors(Unflushed::Drawn(5)));
+        assert_eq!(disk.unflushed_sectors(), 3);
+        assert_eq!(
+            [0, 1, 2].map(|n| sectors(Unflushed::AllBut(n))),
+            [[1, 0, 2, 2], [1, 2, 0, 2], [1, 2, 2, 0]]
+        );
+        assert_eq!(
+            [0, 1, 2].map(|n| sectors(Unflushed::Only(n))),
+            [[1, 2, 0, 0], [1, 0, 2, 0], [1, 0, 0, 2]]
+        );
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::Duration;
 
 use support::{Node, PATIENCE, Settings, TestCluster, daemon, wait_for, wait_until};
 
@@ -231,7 +230,7 @@ fn no_node_outlives_a_demo_that_is_killed() {
     assert_eq!(nodes.len(), 3);
     demo.signal("KILL");
     demo.wait_for_end();
-    wait_until(Duration::from_secs(5), "the nodes end", || !nodes.iter().any(|id| is_alive(*id)));
+    wait_until(PATIENCE, "the nodes end", || !nodes.iter().any(|id| is_alive(*id)));
     // At once: whatever was left of the killed one does not stand in the way.
     let mut again = Demo::launch(&["3"], cluster.directory());
     again.wait_until_it_says("demo   | ready after ");

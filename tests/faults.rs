@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Ledger, Node, Settings, TestCluster, daemon, wait_for};
+use support::{Ledger, Mount, Node, Settings, TestCluster, daemon, wait_for};
 
 /// A fault at run time.
 const EXIT_FAULT: i32 = 1;
@@ -288,34 +288,4 @@ fn wrong_usage_and_configuration_end_with_2() {
     check(&["-c", &conf(&|good| good.replace(&cluster.nodes[1].client, &cluster.nodes[0].client))], "client");
     check(&["-c", &conf(&|good| good.replace("segment_mib = 2", "segment_mib = 0"))], "segment_mib");
     check(&["-c", &conf(&|good| format!("{good}\n[text]\nwrites = \"forward\"\n"))], "writes");
-}
-
-/// A file system of a test's own; gone when dropped.
-struct Mount {
-    directory: PathBuf,
-}
-
-impl Mount {
-    /// `None` where this user may not mount.
-    fn tmpfs(directory: &Path, options: &str) -> Option<Self> {
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory).stderr(Stdio::null());
-        command
-            .status()
-            .is_ok_and(|status| status.success())
-            .then(|| Self { directory: directory.to_owned() })
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        let status = Command::new("mount").args(["-o", &options]).arg(&self.directory).status().unwrap();
-        assert!(status.success(), "mount -o {options}");
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: a daemon of a failed test may still be there.
-        let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
-    }
 }

@@ -8,11 +8,13 @@
 mod cluster;
 mod compare;
 mod ledger;
+mod mount;
 mod processes;
 mod text;
 
 pub(crate) use cluster::{Settings, TestCluster};
 pub(crate) use ledger::Ledger;
+pub(crate) use mount::{Image, Mount};
 pub(crate) use processes::{Node, daemon};
 pub(crate) use text::{Reply, TextClient};
 

@@ -74,16 +74,15 @@ fn live(disk: &SimulatedDisk, seed: u64, steps: &[Step], model: &mut Model) -> R
     Ok(())
 }
 
-const FATES: [Unflushed; 8] = [
-    Unflushed::Kept,
-    Unflushed::Lost,
-    Unflushed::Drawn(1),
-    Unflushed::Drawn(2),
-    Unflushed::Drawn(3),
-    Unflushed::Drawn(4),
-    Unflushed::Drawn(5),
-    Unflushed::Drawn(6),
-];
+/// What may become of what was not flushed: all of it, none of it, each single sector lost, each single one kept,
+/// and some mixtures.
+fn fates(disk: &SimulatedDisk) -> impl Iterator<Item = Unflushed> {
+    let sectors = disk.unflushed_sectors();
+    [Unflushed::Kept, Unflushed::Lost]
+        .into_iter()
+        .chain((0..sectors).flat_map(|sector| [Unflushed::AllBut(sector), Unflushed::Only(sector)]))
+        .chain((1..=6).map(Unflushed::Drawn))
+}
 
 /// Recovery of `disk` gives what the model allows, and what it gave once it gives again.
 fn assert_sound(disk: &SimulatedDisk, model: &Model) {
@@ -116,6 +115,7 @@ fn crash_in_recovery(disk: &SimulatedDisk, model: &Model, depth: u32, fates: &[U
 
 #[test]
 fn the_power_may_fail_before_any_operation() {
+    let mut single_losses = 0;
     for operation in 1.. {
         let disk = SimulatedDisk::new();
         disk.power_off_at(operation);
@@ -123,7 +123,8 @@ fn the_power_may_fail_before_any_operation() {
         let ended = live(&disk, 1, &script(), &mut model).is_ok() && disk.operations() < operation;
         // A directory that was being made may hold the new hard state already.
         let made = model.possible_states == [None];
-        for fate in FATES {
+        for fate in fates(&disk) {
+            single_losses += usize::from(matches!(fate, Unflushed::AllBut(_)));
             let found = disk.crash(fate);
             let mut model = model.clone();
             if made && found.read("hard-state").is_some() {
@@ -133,6 +134,7 @@ fn the_power_may_fail_before_any_operation() {
         }
         if ended {
             assert!(operation > 60, "the script has only {operation} operations");
+            assert!(single_losses > 200, "only {single_losses} single losses of a sector");
             return;
         }
     }
