@@ -224,7 +224,7 @@ impl<'a> Caller<'a> {
         // Each change of any client has contents of its own.
         let contents = Tag(u64::from(self.id) << 32 | self.calls);
         let seen = self.versions[number];
-        let lifetime = (self.random.u32(..6) == 0).then(|| 1_000_000 - CLOCK_GRAIN_US);
+        let lifetime = (self.random.u32(..6) == 0).then_some(1_000_000 - CLOCK_GRAIN_US);
         match self.random.u32(..20) {
             0..10 => Operation::Read,
             10..14 => Operation::Write { contents, lifetime },

@@ -63,7 +63,7 @@ pub enum Violation {
         /// What is wrong.
         what: &'static str,
         /// The calls that contradict each other.
-        calls: [Call; 2],
+        calls: Box<[Call; 2]>,
     },
     /// The search was given up: too many calls of unknown outcome on this file.
     Undecided {
@@ -85,7 +85,7 @@ impl fmt::Display for Violation {
             }
             Self::Versions { what, calls } => {
                 writeln!(f, "{what}:")?;
-                calls
+                &calls[..]
             }
             Self::Undecided { file } => return write!(f, "file {file}: the search was given up"),
         };

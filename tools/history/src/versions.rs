@@ -41,7 +41,7 @@ fn one_change_each(calls: &[Call]) -> Result<BTreeMap<Version, Vec<Known<'_>>>, 
                 () if !same_contents || met_a_delete => "one version stands for two things",
                 () => continue,
             };
-            return Err(Violation::Versions { what, calls: [other.call.clone(), call.clone()] });
+            return Err(Violation::Versions { what, calls: Box::new([other.call.clone(), call.clone()]) });
         }
         // What agrees with what is known adds nothing, unless it knows more.
         if others.is_empty() || is_change || others.iter().all(|other| other.contents.is_none()) {
@@ -83,7 +83,7 @@ fn grow_with_time(calls: &[Call], known: &BTreeMap<Version, Vec<Known<'_>>>) -> 
         }
         if let Some((_, earlier)) = last.filter(|(last, _)| *last >= version) {
             let what = "a change has a version that is not above one that was told before it was called";
-            return Err(Violation::Versions { what, calls: [earlier.clone(), change.clone()] });
+            return Err(Violation::Versions { what, calls: Box::new([earlier.clone(), change.clone()]) });
         }
     }
     Ok(())
