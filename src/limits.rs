@@ -77,6 +77,8 @@ pub const HTTP_REQUEST_MS_MAX: u64 = 10_000;
 pub const HTTP_IDLE_MS_MAX: u64 = 60_000;
 /// How long a node that is asked whether it is ready may take to find out.
 pub const READINESS_MS_MAX: u64 = 2_000;
+/// While something is to fall due, the log has a stamp at least so often: what all nodes forget if they fail at once.
+pub const STAMP_INTERVAL_MS: u64 = 1000;
 
 /// How long a request may wait, whatever its client says.
 pub const REQUEST_TIMEOUT_MS_MAX: u64 = 10_000;

@@ -123,6 +123,22 @@ impl<D: Disk> Node<D> {
         self.expiry_barrier.map_or_else(|| self.raft.last_index().next(), |barrier| barrier.index)
     }
 
+    /// When the log should have a stamp again, in cluster time: while something is to fall due, nodes that all lose
+    /// their memory at once must not lose much time either.
+    pub(super) fn next_stamp_due(&self) -> Option<ClusterTimeMs> {
+        self.store.next_due()?;
+        Some(ClusterTimeMs(self.raft.last_stamp().0.saturating_add(limits::STAMP_INTERVAL_MS)))
+    }
+
+    /// Puts the time into the log if it was not there for long.
+    pub(super) fn propose_stamp(&mut self, now_ms: u64) {
+        let now = self.raft.cluster_time(now_ms);
+        if self.raft.is_leader() && self.next_stamp_due().is_some_and(|due| due <= now) {
+            // Refused, it is tried again.
+            let _ = self.raft.propose_tick(now_ms);
+        }
+    }
+
     /// Answers the confirmed reads for which the store has come far enough.
     pub(super) fn serve_reads(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
         let last_applied = self.store.last_applied();
@@ -131,7 +147,6 @@ impl<D: Disk> Node<D> {
             let now = match read.basis {
                 // What fell due since the leader confirmed it is shown until its removal comes from there.
                 ReadBasis::Leader(cluster_time) => cluster_time.max(self.store.cluster_time()),
-                ReadBasis::Local if !self.raft.is_leader() => self.store.cluster_time(),
                 ReadBasis::Local => self.raft.cluster_time(now_ms),
                 ReadBasis::Unconfirmed { .. } => {
                     // What fell due since the read was confirmed must not be shown either: it waits for its

@@ -144,8 +144,10 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
         let deadline_ms = [node.next_deadline_ms(), end_by_ms].into_iter().flatten().min();
         let signalled = net.poll(clock.until(deadline_ms)).map_err(Fault::Network)?;
         let turn_began_us = clock.now_us();
-        let now_ms = turn_began_us / 1000;
-        net.read(now_ms, &mut events);
+        net.read(turn_began_us / 1000, &mut events);
+        // A process may be stopped anywhere. Were this read before, what came meanwhile would be stamped with a time
+        // before it was sent, and a file would be gone before its expiry.
+        let now_ms = clock.now_ms();
         for (deadline_ms, timer) in net.take_timers() {
             node.add_net_timer(deadline_ms, timer);
         }

@@ -6,7 +6,7 @@
 
 use fsd_wire::client::{ClientReply, NodeStatus, Outcome, Refusal};
 use fsd_wire::hello::Identity;
-use fsd_wire::{ClusterId, EntryId, LogIndex, NodeId, Term};
+use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
 use super::hellos::identity_of;
 use super::measurements::Measurements;
@@ -309,6 +309,7 @@ impl<D: Disk> Node<D> {
             Timer::Expiry => {
                 self.expiry_alarm = None;
                 self.propose_what_is_due(now_ms);
+                self.propose_stamp(now_ms);
             }
             Timer::Stop => self.stopping = Stopping::Now,
         }
@@ -401,6 +402,9 @@ impl<D: Disk> Node<D> {
                 self.expiry_barrier = None;
             }
             self.answer_changes(index, entry.term, &applied, net);
+            if matches!(entry.kind, EntryKind::Noop) {
+                self.answer_lost_changes(entry.term, net);
+            }
         }
         Ok(())
     }
@@ -418,6 +422,15 @@ impl<D: Disk> Node<D> {
             } else {
                 self.not_leader(asker.protocol)
             };
+            self.settle(asker, outcome, net);
+        }
+    }
+
+    /// A term has begun for good: what was proposed in an earlier one and is not applied by now never will be,
+    /// because no log that has this entry has one of an earlier term behind it.
+    fn answer_lost_changes(&mut self, term: Term, net: &mut impl Network) {
+        for asker in self.pending.take_changes_before(term) {
+            let outcome = self.not_leader(asker.protocol);
             self.settle(asker, outcome, net);
         }
     }
@@ -457,7 +470,7 @@ impl<D: Disk> Node<D> {
         self.wheel.insert(now_ms + timeout_ms, Timer::Request(key))
     }
 
-    /// As leader, sees to it that the next file that is due goes when it is.
+    /// As leader, sees to it that the next file that is due goes when it is, and that the log knows the time until then.
     fn set_expiry_alarm(&mut self, now_ms: u64) {
         if let Some(id) = self.expiry_alarm.take() {
             self.wheel.cancel(id);
@@ -465,7 +478,8 @@ impl<D: Disk> Node<D> {
         if !self.raft.is_leader() || self.expiry_barrier.is_some() {
             return;
         }
-        if let Some(due) = self.store.next_due() {
+        let due = [self.store.next_due(), self.next_stamp_due()].into_iter().flatten().min();
+        if let Some(due) = due {
             // What is due already was refused just now: it is tried again, but not at once.
             let wait_ms = due.0.saturating_sub(self.raft.cluster_time(now_ms).0).max(1);
             self.expiry_alarm = Some(self.wheel.insert(now_ms.saturating_add(wait_ms), Timer::Expiry));

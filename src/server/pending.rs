@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsd_wire::client::Operation;
-use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, RequestId};
+use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, RequestId, Term};
 
 use super::measurements::RequestKind;
 use crate::limits;
@@ -113,6 +113,11 @@ impl Pending {
             taken.push((entry, asker));
         }
         taken
+    }
+
+    /// Takes the changes that were proposed in a term before this one.
+    pub(super) fn take_changes_before(&mut self, term: Term) -> Vec<Asker> {
+        self.changes.extract_if(.., |(_, entry), _| entry.term < term).map(|(_, asker)| asker).collect()
     }
 
     /// The round of a batch came back: its reads wait for the store now.

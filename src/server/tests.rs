@@ -18,11 +18,14 @@ use crate::raft::Input;
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
+mod expiry;
+mod outcomes;
 mod readiness;
 mod reads;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const HEARTBEAT_MS: u64 = 50;
+const ELECTION_TIMEOUT_MS: u64 = 300;
 
 /// A node's network: it keeps what leaves, with the count of flushes by then, and checks what it promises.
 struct Recorder {
@@ -214,7 +217,11 @@ fn after_power_failure(disk: &SimulatedDisk, node: NodeId) -> Storage<SimulatedD
 }
 
 fn start(node: NodeId, nodes: u32) -> TestMember {
-    let disk = SimulatedDisk::new();
+    start_on(SimulatedDisk::new(), node, nodes, 0)
+}
+
+/// A node on the disk of an earlier life, if it had one.
+fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestMember {
     let storage = open(disk.clone(), node);
     let address = |port: u32| ([127, 0, 0, 1], port as u16).into();
     let members = (1..=nodes)
@@ -231,7 +238,7 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
         node,
         members,
         heartbeat_ms: HEARTBEAT_MS,
-        election_timeout_ms: 300,
+        election_timeout_ms: ELECTION_TIMEOUT_MS,
         max_file_bytes: 1024,
         text_reads: TextReads::Linearizable,
         seed: u64::from(node.0),
@@ -239,7 +246,7 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
         new_incarnation: 99,
     };
     let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
-    TestMember { node: Node::new(config, storage, 0), network }
+    TestMember { node: Node::new(config, storage, now_ms), network }
 }
 
 #[test]
