@@ -21,9 +21,12 @@ pub const CLIENTS_MAX_LIMIT: usize = 1_000_000;
 pub const PEER_CONNECTIONS_MAX: usize = 64;
 /// Clients that are too many and are being told so; further ones are closed with less ceremony.
 pub const REFUSED_CONNECTIONS_MAX: usize = 16;
-/// Descriptors that a node needs besides its clients': for its peers, in both directions, for the segments that
-/// are written and made ready, its other files, its listeners, and for saying no to clients that are too many.
-pub const OWN_DESCRIPTORS: usize = PEER_CONNECTIONS_MAX + REFUSED_CONNECTIONS_MAX + 32;
+/// Connections to the pages: of their own, so that a scrape needs no client's place and takes no peer's.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+/// Descriptors that a node needs besides its clients': for its peers, in both directions, for its pages, for the
+/// segments that are written and made ready, its other files, its listeners, and for saying no to clients that are
+/// too many.
+pub const OWN_DESCRIPTORS: usize = PEER_CONNECTIONS_MAX + HTTP_CONNECTIONS_MAX + REFUSED_CONNECTIONS_MAX + 32;
 /// Connections accepted on one listener in one turn; the rest waits for the next.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// The same on the listener for peers. A new one there takes the place of the oldest that has not said who it is,
@@ -113,6 +116,19 @@ pub const PEER_FRAME_BYTES_MAX: u32 = 20 * 1024 * 1024;
 pub const CLIENT_FRAME_BYTES_MAX: u32 = 17 * 1024 * 1024;
 /// The first line of a text command, without its line end.
 pub const TEXT_LINE_BYTES_MAX: usize = 500;
+
+/// Bytes of a request for a page, up to the empty line that ends it.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Header lines of a request for a page.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// How long the request for a page may take to arrive.
+pub const HTTP_REQUEST_MS_MAX: u64 = 10_000;
+/// How long a connection to the pages may be silent.
+pub const HTTP_IDLE_MS_MAX: u64 = 60_000;
+/// How long a node that is asked whether it is ready may take to find out.
+pub const READINESS_MS_MAX: u64 = 2_000;
+/// While something is to fall due, the log has a stamp at least so often: what all nodes forget if they fail at once.
+pub const STAMP_INTERVAL_MS: u64 = 1000;
 
 /// How long a request may wait, whatever its client says.
 pub const REQUEST_TIMEOUT_MS_MAX: u64 = 10_000;

@@ -11,6 +11,7 @@ use rustix::net::sockopt;
 
 use super::budget::held_by_request;
 use super::connection::{Connection, InFlight, Session};
+use super::http_session::HttpSession;
 use super::text_session::TextSession;
 use super::{ClientProtocol, ConnectionId, Event, ListenerKind, Net};
 use crate::limits;
@@ -24,7 +25,7 @@ impl Net {
         let kind = self.listeners[listener].kind;
         let accepts_max = match kind {
             ListenerKind::Peer => limits::PEER_ACCEPTS_PER_TURN_MAX,
-            ListenerKind::Client | ListenerKind::Text => limits::ACCEPTS_PER_TURN_MAX,
+            _ => limits::ACCEPTS_PER_TURN_MAX,
         };
         for _ in 0..accepts_max {
             if !self.listeners[listener].ready || self.accept_paused {
@@ -63,6 +64,12 @@ impl Net {
                 self.refuse_socket(kind, socket, address);
                 return;
             }
+            ListenerKind::Http if self.page_readers >= limits::HTTP_CONNECTIONS_MAX => {
+                self.measurements.refused(kind.into());
+                log::debug!("a connection from {address} was closed: there are too many");
+                return;
+            }
+            ListenerKind::Http => Session::Http(Box::new(HttpSession::new())),
             ListenerKind::Client => Session::Client {
                 decoder: FrameDecoder::new(limits::HELLO_FRAME_BYTES_MAX),
                 greeted: false,
@@ -72,7 +79,10 @@ impl Net {
         };
         let result = prepare(&socket).and_then(|()| self.add(socket, address, session));
         match result {
-            Ok(id) => self.list_for_reading(id),
+            Ok(id) => {
+                self.measurements.accepted(kind.into());
+                self.list_for_reading(id);
+            }
             Err(error) => log::debug!("a connection from {address} was lost: {error}"),
         }
     }
@@ -93,6 +103,7 @@ impl Net {
 
     /// Tells a client that it is one too many, as far as that can be done without waiting for it.
     fn refuse_socket(&mut self, kind: ListenerKind, mut socket: TcpStream, address: SocketAddr) {
+        self.measurements.refused(kind.into());
         self.notices.say(format_args!("a connection from {address} was refused: {TOO_MANY}"));
         let words = match kind {
             ListenerKind::Text => vec![format!("ERR_INTERNAL {TOO_MANY}\r\n").into()],
@@ -103,7 +114,7 @@ impl Net {
             let _ = socket.write(&words.concat());
             return;
         }
-        match self.add(socket, address, Session::Refused) {
+        match self.add(socket, address, Session::Refused(kind)) {
             Ok(id) => {
                 self.connections[id.key as usize].send(words);
                 self.list_for_writing(id);

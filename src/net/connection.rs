@@ -11,8 +11,11 @@ use fsd_wire::peer::PeerMessage;
 use fsd_wire::{DecodeError, Frame, FrameDecoder, Message, NodeId, RequestId};
 use mio::net::TcpStream;
 
+use super::ListenerKind;
 use super::budget::QUEUE_KEPT_MAX;
 use super::deadlines::{Place, Watch};
+use super::http_session::{HttpPage, HttpReply, HttpSession, HttpStep};
+use super::measurements::{Breach, ProtocolError};
 use super::output::{Output, Progress};
 use super::text_session::{TextSession, TextStep};
 use crate::limits;
@@ -69,7 +72,9 @@ pub(super) enum Session {
     /// A client of the text protocol.
     Text(Box<TextSession>),
     /// A client for which there is no room: it is told so, and never read.
-    Refused,
+    Refused(ListenerKind),
+    /// A reader of the pages.
+    Http(Box<HttpSession>),
     /// A connection that a peer opened; `None` until it was welcomed.
     Accepted { decoder: FrameDecoder, node: Option<NodeId> },
     /// A connection that this node opened.
@@ -94,6 +99,8 @@ pub(super) enum Step {
     ClientHello(Hello),
     /// A client's request.
     Request(ClientRequest),
+    /// The request for a page.
+    Page(HttpPage),
     /// The first message on a connection that a peer opened.
     PeerHello(Hello),
     /// The answer to the hello that this node sent.
@@ -108,8 +115,10 @@ pub(super) enum Step {
     NeedBytes,
     /// The connection ends once its output is written.
     Ended,
-    /// The other side broke the rules.
-    Broken(String),
+    /// The other side broke the rules and was told so; ask again.
+    Refused(Breach),
+    /// The other side broke the rules of frames: there is nothing to say to it.
+    Broken(ProtocolError),
 }
 
 impl Connection {
@@ -124,7 +133,7 @@ impl Connection {
             on_write_list: false,
             held: false,
             end_of_input: false,
-            phase: if matches!(session, Session::Refused) { Phase::Ending } else { Phase::Open },
+            phase: if matches!(session, Session::Refused(_)) { Phase::Ending } else { Phase::Open },
             received_bytes: 0,
             written_bytes: 0,
             messages: 0,
@@ -161,12 +170,30 @@ impl Connection {
                 match step {
                     TextStep::Request(request) => Step::Request(request),
                     TextStep::Answered => Step::Again,
+                    TextStep::Refused => Step::Refused(Breach::TextCommand),
                     TextStep::Held => Step::Held,
                     TextStep::NeedBytes => Step::NeedBytes,
                     TextStep::Ended => Step::Ended,
                 }
             }
-            Session::Refused => unreachable!("it is never read"),
+            Session::Refused(_) => unreachable!("it is never read"),
+            // One reply at a time: what a client does not take is never more than one page.
+            Session::Http(_) if !self.output.is_empty() => Step::Held,
+            Session::Http(session) => match session.step() {
+                HttpStep::Page(page) => Step::Page(page),
+                HttpStep::Answered(reply) => {
+                    self.output.push([reply]);
+                    Step::Again
+                }
+                HttpStep::Broken { reply, reason } => {
+                    log::debug!("a request for a page from {} was refused: {reason}", self.address);
+                    self.output.push([reply]);
+                    Step::Refused(Breach::HttpRequest)
+                }
+                HttpStep::Held => Step::Held,
+                HttpStep::NeedBytes => Step::NeedBytes,
+                HttpStep::Ended => Step::Ended,
+            },
             Session::Accepted { decoder, node } => {
                 let node = *node;
                 framed(decoder, |frame| match node {
@@ -201,7 +228,8 @@ impl Connection {
             | Session::Accepted { decoder, .. }
             | Session::Dialled { decoder, .. } => decoder.feed_from(read),
             Session::Text(session) => session.decoder.feed_from(read),
-            Session::Refused => unreachable!("it is never read"),
+            Session::Refused(_) => unreachable!("it is never read"),
+            Session::Http(session) => session.feed_from(read),
         };
         match result {
             Ok(0) => {
@@ -249,7 +277,7 @@ impl Connection {
                 session.answer(reply);
                 self.output.push(session.take_replies());
             }
-            Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused => {
+            Session::Http(_) | Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused(_) => {
                 unreachable!("only clients send requests")
             }
         }
@@ -271,6 +299,15 @@ impl Connection {
             }
             _ => false,
         }
+    }
+
+    /// Puts a page into the output.
+    pub(super) fn reply_page(&mut self, reply: &HttpReply) {
+        let Session::Http(session) = &mut self.session else {
+            unreachable!("only readers of pages ask for them");
+        };
+        let reply = session.answer(reply);
+        self.output.push([reply]);
     }
 
     /// Puts pieces at the end of the output.
@@ -305,7 +342,8 @@ impl Connection {
         match &self.session {
             Session::Client { in_flight, .. } => in_flight.is_empty(),
             Session::Text(session) => session.is_idle(),
-            Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused => true,
+            Session::Http(session) => session.is_idle(),
+            Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused(_) => true,
         }
     }
 
@@ -314,7 +352,9 @@ impl Connection {
         match &self.session {
             Session::Client { decoder, .. } => decoder.is_amid_frame(),
             Session::Text(session) => session.decoder.is_amid_command(),
-            Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused => false,
+            Session::Http(_) | Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused(_) => {
+                false
+            }
         }
     }
 
@@ -323,7 +363,7 @@ impl Connection {
         match &self.session {
             Session::Client { decoder, .. } => decoder.allocated_bytes(),
             Session::Text(session) => session.decoder.allocated_bytes(),
-            Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused => 0,
+            Session::Http(_) | Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused(_) => 0,
         }
     }
 
@@ -342,7 +382,7 @@ impl Connection {
                 decoder.allocated_bytes() + in_flight.bytes() + self.output.held_bytes()
             }
             Session::Text(session) => session.held_bytes() + self.output.held_bytes(),
-            Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused => 0,
+            Session::Http(_) | Session::Accepted { .. } | Session::Dialled { .. } | Session::Refused(_) => 0,
         }
     }
 }
@@ -389,8 +429,8 @@ impl InFlight {
 
 fn framed(decoder: &mut FrameDecoder, decode: impl FnOnce(&Frame) -> Result<Step, DecodeError>) -> Step {
     match decoder.next_frame() {
-        Ok(Some(frame)) => decode(&frame).unwrap_or_else(|error| Step::Broken(error.to_string())),
+        Ok(Some(frame)) => decode(&frame).unwrap_or_else(|error| Step::Broken(ProtocolError::Message(error))),
         Ok(None) => Step::NeedBytes,
-        Err(error) => Step::Broken(error.to_string()),
+        Err(error) => Step::Broken(ProtocolError::Frame(error)),
     }
 }

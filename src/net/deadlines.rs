@@ -22,6 +22,10 @@ pub(super) enum Owed {
     Message(u64),
     /// Anything at all, of a client that waits for nothing.
     Request,
+    /// The rest of the request for a page, which is the message of this number.
+    PageRequest(u64),
+    /// Anything at all, of a reader of the pages.
+    Page,
     /// A sign of life, of a peer.
     SignOfLife,
     /// To take its replies.
@@ -39,6 +43,8 @@ impl Owed {
             Self::Hello => limits::HELLO_MS_MAX,
             Self::Message(_) => limits::MESSAGE_MS,
             Self::Request => limits::CLIENT_IDLE_MS_MAX,
+            Self::PageRequest(_) => limits::HTTP_REQUEST_MS_MAX,
+            Self::Page => limits::HTTP_IDLE_MS_MAX,
             Self::SignOfLife => limits::PEER_SILENCE_MS_MAX,
             Self::Taking => limits::REPLIES_MS,
             Self::LastTaking => limits::LAST_REPLIES_MS,
@@ -51,13 +57,19 @@ impl Owed {
         match self {
             Self::Message(_) => limits::MESSAGE_BYTES_MIN,
             Self::Taking | Self::LastTaking => limits::REPLIES_BYTES_MIN,
-            Self::Nothing | Self::Hello | Self::Request | Self::SignOfLife | Self::Farewell => u64::MAX,
+            Self::Nothing
+            | Self::Hello
+            | Self::Request
+            | Self::PageRequest(_)
+            | Self::Page
+            | Self::SignOfLife
+            | Self::Farewell => u64::MAX,
         }
     }
 
     /// Whether any byte is all that is owed.
     fn is_paid_by_any_byte(self) -> bool {
-        matches!(self, Self::Request | Self::SignOfLife)
+        matches!(self, Self::Request | Self::Page | Self::SignOfLife)
     }
 
     /// Why the connection is closed when the time is up.
@@ -65,8 +77,8 @@ impl Owed {
         match self {
             Self::Nothing => unreachable!("nothing is never late"),
             Self::Hello => "it did not say who it is in time",
-            Self::Message(_) => "it sends the rest of its message too slowly",
-            Self::Request => "it has asked for nothing for too long",
+            Self::Message(_) | Self::PageRequest(_) => "it sends the rest of its message too slowly",
+            Self::Request | Self::Page => "it has asked for nothing for too long",
             Self::SignOfLife => "it gives no sign of life",
             Self::Taking | Self::LastTaking => "it does not take its replies",
             Self::Farewell => "it does not close, and all is said",
@@ -207,8 +219,10 @@ impl Connection {
         match &self.session {
             Session::Client { greeted: false, .. } | Session::Accepted { node: None, .. } => Owed::Hello,
             Session::Accepted { .. } => Owed::SignOfLife,
+            Session::Http(session) if session.is_amid_request() => Owed::PageRequest(self.messages),
+            Session::Http(_) => Owed::Page,
             // A link watches for silence itself.
-            Session::Dialled { .. } | Session::Refused => Owed::Nothing,
+            Session::Dialled { .. } | Session::Refused(_) => Owed::Nothing,
             // It is not read: nothing can be expected of it.
             Session::Client { .. } | Session::Text(_) if self.held || self.end_of_input => Owed::Nothing,
             Session::Client { .. } | Session::Text(_) => {

@@ -12,7 +12,9 @@ mod budget;
 mod connection;
 mod deadlines;
 mod greeting;
+mod http_session;
 mod links;
+mod measurements;
 mod notices;
 mod output;
 mod peer_link;
@@ -38,6 +40,8 @@ use slab::Slab;
 use budget::Budget;
 use connection::{Connection, Phase, Session};
 use deadlines::Deadlines;
+pub use http_session::{HttpPage, HttpReply};
+use measurements::{Measurements, Side};
 use notices::Notices;
 use peer_link::{LinkState, PeerLink};
 
@@ -101,6 +105,13 @@ pub enum Event {
         protocol: ClientProtocol,
         /// What it asks for.
         request: ClientRequest,
+    },
+    /// Somebody asks for a page: answer it with [`Net::reply_page`], once.
+    Page {
+        /// Where the page goes.
+        connection: ConnectionId,
+        /// Which page.
+        page: HttpPage,
     },
     /// A peer opened a connection: answer with [`Net::answer_peer`].
     PeerHello {
@@ -167,6 +178,8 @@ pub struct Addresses {
     pub client: SocketAddr,
     /// For the text protocol.
     pub text: Option<SocketAddr>,
+    /// For the pages.
+    pub http: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +187,7 @@ enum ListenerKind {
     Peer,
     Client,
     Text,
+    Http,
 }
 
 struct Listener {
@@ -203,6 +217,7 @@ pub struct Net {
     request_bytes_in_turn: usize,
     deadlines: Deadlines,
     notices: Notices,
+    page_readers: usize,
     links: BTreeMap<NodeId, PeerLink>,
     to_read: VecDeque<ConnectionId>,
     to_write: Vec<ConnectionId>,
@@ -214,6 +229,7 @@ pub struct Net {
     accept_paused: bool,
     /// That was said, and none was accepted since.
     accept_complaint: bool,
+    measurements: Measurements,
 }
 
 impl Net {
@@ -227,6 +243,7 @@ impl Net {
             (ListenerKind::Peer, "peer", Some(addresses.peer)),
             (ListenerKind::Client, "client", Some(addresses.client)),
             (ListenerKind::Text, "text", addresses.text),
+            (ListenerKind::Http, "HTTP", addresses.http),
         ];
         let mut listeners = Vec::new();
         for (kind, what, address) in wanted {
@@ -260,6 +277,7 @@ impl Net {
             request_bytes_in_turn: 0,
             deadlines: Deadlines::new(),
             notices: Notices::default(),
+            page_readers: 0,
             links,
             to_read: VecDeque::new(),
             to_write: Vec::new(),
@@ -268,6 +286,7 @@ impl Net {
             timers: Vec::new(),
             accept_paused: false,
             accept_complaint: false,
+            measurements: Measurements::default(),
         })
     }
 
@@ -387,6 +406,18 @@ impl Net {
         self.settle_accounts(id);
     }
 
+    /// Sends a page to whom asked for it, if that one is still there.
+    pub fn reply_page(&mut self, id: ConnectionId, reply: &HttpReply) {
+        let Some(connection) = self.get(id) else { return };
+        if connection.phase == Phase::Closed {
+            return;
+        }
+        connection.reply_page(reply);
+        self.list_for_writing(id);
+        self.resume(id);
+        self.settle_accounts(id);
+    }
+
     /// Writes what waits for anybody, each up to its budget, and closes what is to be closed.
     pub fn write(&mut self, now_ms: u64) {
         for id in std::mem::take(&mut self.to_write) {
@@ -401,10 +432,13 @@ impl Net {
         }
     }
 
-    /// Whether replies still wait to be written to clients.
+    /// Whether replies still wait to be written to clients, or pages to their readers.
     #[must_use]
     pub fn has_client_output(&self) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.is_client() && !connection.output.is_empty())
+        let asks = |side| matches!(side, Side::Client | Side::Text | Side::Http);
+        self.connections
+            .iter()
+            .any(|(_, connection)| asks(Side::of(&connection.session)) && !connection.output.is_empty())
     }
 
     /// Whether something can be done without another word from the kernel.
@@ -447,8 +481,8 @@ impl Net {
         self.generation = self.generation.wrapping_add(1).max(1);
         let connection = Connection::new(socket, address, self.generation, session);
         let client = connection.is_client();
-        let accepted_peer = matches!(connection.session, Session::Accepted { .. });
-        let refused = matches!(connection.session, Session::Refused);
+        let refused = matches!(connection.session, Session::Refused(_));
+        let side = Side::of(&connection.session);
         let key = self.connections.insert(connection);
         let id = ConnectionId::new(key as u32, self.generation);
         let socket = &mut self.connections[key].socket;
@@ -460,10 +494,11 @@ impl Net {
         }
         self.clients += usize::from(client);
         self.refused += usize::from(refused);
-        if accepted_peer {
+        if side == Side::Peer {
             self.accepted_peers += 1;
             self.unknown_peers.push_back(id);
         }
+        self.page_readers += usize::from(side == Side::Http);
         self.settle_accounts(id);
         Ok(id)
     }
@@ -484,12 +519,16 @@ impl Net {
         let mut connection = self.connections.remove(id.key as usize);
         // Closing the socket takes it out of the poll as well; there is nobody to tell of a failure.
         let _ = self.poll.registry().deregister(&mut connection.socket);
+        if !matches!(connection.session, Session::Refused(_)) {
+            self.measurements.closed(Side::of(&connection.session));
+        }
         self.clients -= usize::from(connection.is_client());
         self.budget.recount(connection.counted_bytes, 0);
         self.deadlines.forget(&mut connection.deadline);
         match connection.session {
             Session::Client { .. } | Session::Text(_) => {}
-            Session::Refused => self.refused -= 1,
+            Session::Refused(_) => self.refused -= 1,
+            Session::Http(_) => self.page_readers -= 1,
             Session::Accepted { node, .. } => {
                 self.accepted_peers -= 1;
                 self.unknown_peers.retain(|unknown| *unknown != id);

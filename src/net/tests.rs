@@ -14,6 +14,7 @@ use fsd_wire::{FrameDecoder, Incarnation, Life, Message, RequestId, Term, Versio
 use super::*;
 use crate::limits;
 
+mod pages;
 mod pressure;
 
 /// What has not happened after so many turns will not: they take a minute and more if nothing happens in them.
@@ -53,7 +54,8 @@ impl Harness {
             max_pending_bytes,
             seed: 1,
         };
-        let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any) }).unwrap();
+        let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any), http: Some(any) })
+            .unwrap();
         Self { net, now_ms: 0, events: Vec::new(), timers: Vec::new() }
     }
 

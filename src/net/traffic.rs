@@ -6,6 +6,7 @@ use fsd_wire::peer::PeerMessage;
 use fsd_wire::{Message, NodeId};
 
 use super::connection::{DialStage, Phase, Session, Step};
+use super::measurements::{ProtocolError, Side};
 use super::output::Progress;
 use super::{ConnectionId, Event, Net};
 use crate::limits;
@@ -55,9 +56,15 @@ impl Net {
                     self.list_for_writing(id);
                     return;
                 }
-                Step::Broken(reason) => {
-                    self.break_off(now_ms, id, &reason);
+                Step::Broken(error) => {
+                    self.break_off(now_ms, id, error);
                     return;
+                }
+                Step::Refused(breach) => {
+                    connection.messages += 1;
+                    let side = Side::of(&connection.session);
+                    self.measurements.broken(side, breach);
+                    self.list_for_writing(id);
                 }
                 step => {
                     connection.messages += 1;
@@ -112,10 +119,11 @@ impl Net {
         match step {
             Step::ClientHello(hello) => self.answer_client(id, &hello),
             Step::Request(request) => self.admit_request(id, request, events),
+            Step::Page(page) => events.push(Event::Page { connection: id, page }),
             Step::PeerHello(hello) => self.judge_peer(id, &hello, events),
             Step::PeerReply(node, reply) => events.push(Event::PeerReply { node, reply }),
             Step::Peer(node, message) => self.deliver_peer(id, node, message, events),
-            Step::Again | Step::Held | Step::NeedBytes | Step::Ended | Step::Broken(_) => {
+            Step::Again | Step::Held | Step::NeedBytes | Step::Ended | Step::Refused(_) | Step::Broken(_) => {
                 unreachable!("handled where steps are taken")
             }
         }
@@ -171,14 +179,15 @@ impl Net {
         }
     }
 
-    pub(super) fn break_off(&mut self, now_ms: u64, id: ConnectionId, reason: &str) {
+    pub(super) fn break_off(&mut self, now_ms: u64, id: ConnectionId, reason: ProtocolError) {
         let Some(connection) = self.get(id) else { return };
-        let address = connection.address;
+        let (address, side) = (connection.address, Side::of(&connection.session));
         let dialled = match connection.session {
             Session::Dialled { node, .. } => Some(node),
             _ => None,
         };
         self.notices.say(format_args!("the connection with {address} is closed: {reason}"));
+        self.measurements.broken(side, reason.breach());
         if let Some(node) = dialled {
             self.lose_link(now_ms, node, log::Level::Warn, format!("it broke the protocol: {reason}"));
         }

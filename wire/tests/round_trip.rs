@@ -158,6 +158,7 @@ fn append_entries() -> impl Strategy<Value = AppendEntries> {
                 prev_log,
                 leader_commit: LogIndex(leader_commit),
                 round,
+                cluster_time: ClusterTimeMs(stamp),
                 entries,
             }
         },

@@ -166,6 +166,25 @@ fn a_command_a_byte_at_a_time_is_in_time_if_each_ends_in_time() {
 }
 
 #[test]
+fn a_request_for_a_page_has_ten_seconds_and_a_silent_reader_a_minute() {
+    let mut harness = Harness::new();
+    let mut slow = harness.connected(ListenerKind::Http);
+    let mut silent = harness.connected(ListenerKind::Http);
+    for _ in 0..20 {
+        slow.send_bytes(b"G");
+        harness.settle();
+        assert_eq!(harness.connections(), 2);
+        harness.sweep_times(1);
+    }
+    harness.sweep_times(2);
+    slow.end(&mut harness);
+    assert_eq!(harness.connections(), 1);
+    harness.sweep_times(sweeps_of(limits::HTTP_IDLE_MS_MAX));
+    silent.end(&mut harness);
+    assert_eq!((harness.connections(), harness.net.page_readers), (0, 0));
+}
+
+#[test]
 fn a_client_that_asks_for_nothing_goes_after_five_minutes() {
     let mut harness = Harness::new();
     let mut idle = harness.connected(ListenerKind::Text);
