@@ -7,7 +7,6 @@
 use bytes::Bytes;
 use fsd_wire::ReceiveBuffer;
 
-use super::SWEEP_MS;
 use crate::limits;
 
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
@@ -48,8 +47,6 @@ pub(super) struct HttpSession {
     unanswered: Option<Manner>,
     /// Nothing is read behind a request that asks for the end, or breaks the rules.
     ended: bool,
-    /// Sweeps since the first bytes of the request that has begun to arrive.
-    begun_sweeps: u32,
 }
 
 /// What a session has for the loop.
@@ -92,7 +89,7 @@ enum Target {
 
 impl HttpSession {
     pub(super) fn new() -> Self {
-        Self { buffer: ReceiveBuffer::new(), unanswered: None, ended: false, begun_sweeps: 0 }
+        Self { buffer: ReceiveBuffer::new(), unanswered: None, ended: false }
     }
 
     /// Lets `read` put bytes behind those already received.
@@ -116,7 +113,6 @@ impl HttpSession {
             Ok(None) => return HttpStep::NeedBytes,
             Ok(Some((head_bytes, request))) => {
                 self.buffer.advance(head_bytes);
-                self.begun_sweeps = 0;
                 request
             }
             Err(reason) => {
@@ -157,16 +153,9 @@ impl HttpSession {
         self.unanswered.is_none()
     }
 
-    /// Time has passed: a sweep.
-    pub(super) fn count_sweep(&mut self) {
-        if self.unanswered.is_none() && !self.buffer.is_empty() {
-            self.begun_sweeps += 1;
-        }
-    }
-
-    /// Whether a request has been arriving for too long.
-    pub(super) fn is_late(&self) -> bool {
-        u64::from(self.begun_sweeps) * SWEEP_MS > limits::HTTP_REQUEST_MS_MAX
+    /// Whether a request has begun to come and is not at its end.
+    pub(super) fn is_amid_request(&self) -> bool {
+        self.unanswered.is_none() && !self.buffer.is_empty()
     }
 }
 
@@ -380,23 +369,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_not_arrive_for_ever_but_a_silent_connection_has_not_begun_one() {
+    fn a_request_is_on_its_way_from_its_first_byte_until_it_is_whole() {
         let mut session = HttpSession::new();
-        let sweeps = limits::HTTP_REQUEST_MS_MAX / SWEEP_MS;
-        let late_after = |session: &mut HttpSession, sweeps| {
-            (0..sweeps).any(|_| {
-                session.count_sweep();
-                session.is_late()
-            })
-        };
-        assert!(!late_after(&mut session, 2 * sweeps));
-        session.buffer.feed(b"GET");
+        assert!(!session.is_amid_request());
+        session.buffer.feed(b"GET /readyz HTTP/1.1\r\nHost: a\r\n");
         assert!(matches!(session.step(), HttpStep::NeedBytes));
-        assert!(!late_after(&mut session, sweeps));
-        session.buffer.feed(b" /readyz HTTP/1.0\r\n\r\nGET");
-        assert!(matches!(session.step(), HttpStep::Page(_)));
-        assert!(!late_after(&mut session, 2 * sweeps), "it waits for the server");
+        assert!(session.is_amid_request());
+        session.buffer.feed(b"\r\nGET");
+        assert!(matches!(session.step(), HttpStep::Page(HttpPage::Readiness)));
+        assert!(!session.is_amid_request(), "it waits for the server");
         session.answer(&HttpReply::plain(true, "ready"));
-        assert!(!late_after(&mut session, sweeps) && late_after(&mut session, 1));
+        assert!(session.is_amid_request());
     }
 }

@@ -40,6 +40,7 @@ impl Side {
             Session::Client { .. } => Self::Client,
             Session::Text(_) => Self::Text,
             Session::Http(_) => Self::Http,
+            Session::Refused(kind) => (*kind).into(),
         }
     }
 
@@ -177,6 +178,9 @@ impl Net {
         let mut open = [0; Side::ALL.len()];
         let mut unsent_bytes = [0; Side::ALL.len()];
         for (_, connection) in &self.connections {
+            if matches!(connection.session, Session::Refused(_)) {
+                continue;
+            }
             let side = Side::of(&connection.session) as usize;
             open[side] += 1;
             unsent_bytes[side] += connection.output.bytes() as u64;

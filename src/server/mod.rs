@@ -250,6 +250,7 @@ fn settings(config: &Config, storage: &Storage<FileDisk>) -> Settings {
         dial: config.dial.clone(),
         max_file_bytes: config.max_file_bytes,
         max_clients: descriptors::room_for_clients(config.max_clients),
+        max_pending_bytes: usize::try_from(config.max_pending_bytes).unwrap_or(usize::MAX),
         seed: random_u64(),
     }
 }

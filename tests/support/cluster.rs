@@ -32,6 +32,9 @@ pub(crate) struct Settings {
     pub(crate) election_timeout_ms: u64,
     /// The text protocol answers reads from each node's own state.
     pub(crate) local_text_reads: bool,
+    /// Bounds on clients; the daemon's own unless given.
+    pub(crate) max_clients: Option<usize>,
+    pub(crate) max_pending_mib: Option<u64>,
 }
 
 impl Default for Settings {
@@ -45,6 +48,8 @@ impl Default for Settings {
             // for its processor, and elections for that reason are not what is tested.
             election_timeout_ms: 400,
             local_text_reads: false,
+            max_clients: None,
+            max_pending_mib: None,
         }
     }
 }
@@ -255,8 +260,15 @@ impl Drop for TestCluster {
 pub(crate) const CLUSTER_NAME: &str = "test";
 
 fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
-    let Settings { segment_mib, max_file_bytes, heartbeat_ms, election_timeout_ms, local_text_reads } =
-        settings;
+    let Settings {
+        segment_mib,
+        max_file_bytes,
+        heartbeat_ms,
+        election_timeout_ms,
+        local_text_reads,
+        max_clients,
+        max_pending_mib,
+    } = settings;
     let data_dir = node.data_dir.display();
     let mut text = format!(
         "cluster = \"{CLUSTER_NAME}\"\nnode = {}\ndata_dir = \"{data_dir}\"\nlog_level = \"debug\"\n\n",
@@ -274,6 +286,12 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
         "[raft]\nheartbeat_ms = {heartbeat_ms}\nelection_timeout_ms = {election_timeout_ms}\n\n\
          [log]\nsegment_mib = {segment_mib}\n\n[limits]\nmax_file_bytes = {max_file_bytes}"
     );
+    if let Some(max_clients) = max_clients {
+        let _ = writeln!(text, "max_clients = {max_clients}");
+    }
+    if let Some(max_pending_mib) = max_pending_mib {
+        let _ = writeln!(text, "max_pending_mib = {max_pending_mib}");
+    }
     if *local_text_reads {
         text += "\n[text]\nreads = \"local\"\n";
     }
