@@ -115,6 +115,8 @@ impl FileStore {
         self.expire();
         match entry.kind {
             EntryKind::Noop | EntryKind::Genesis | EntryKind::Register | EntryKind::Tick => Applied::Nothing,
+            // No leader proposes one yet.
+            EntryKind::Session => Applied::Nothing,
             EntryKind::Command => match self.apply_command(entry, at) {
                 Ok(version) => Applied::Changed { version },
                 Err(refusal) => Applied::Refused(refusal),

@@ -29,6 +29,12 @@ impl<D: Disk> Node<D> {
         let answer = match operation {
             Operation::Status => Some(Outcome::Status(self.status())),
             Operation::Change { command } => self.change(now_ms, client, command),
+            Operation::OpenSession
+            | Operation::SessionChange { .. }
+            | Operation::KeepAlive { .. }
+            | Operation::CloseSession { .. } => {
+                refused(Refusal::BadRequest { reason: "this node keeps no sessions yet".into() })
+            }
             operation => self.read(now_ms, client, operation),
         };
         if let Some(outcome) = answer {
@@ -192,7 +198,12 @@ impl<D: Disk> Node<D> {
                     page.files.iter().take_while(fits).map(|(name, file)| info(name, file)).collect();
                 Outcome::Listed { more: page.more || files.len() < page.files.len(), files }
             }
-            Operation::Change { .. } | Operation::Status => unreachable!("no read waits as one of these"),
+            Operation::Change { .. }
+            | Operation::Status
+            | Operation::OpenSession
+            | Operation::SessionChange { .. }
+            | Operation::KeepAlive { .. }
+            | Operation::CloseSession { .. } => unreachable!("no read waits as one of these"),
         })
     }
 

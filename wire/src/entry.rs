@@ -41,6 +41,8 @@ pub enum EntryKind {
     Tick,
     /// A change to the file store.
     Command,
+    /// What a client does with its session: a [`crate::SessionCommand`].
+    Session,
 }
 
 impl EntryKind {
@@ -51,6 +53,7 @@ impl EntryKind {
             Self::Register => 3,
             Self::Tick => 4,
             Self::Command => 5,
+            Self::Session => 6,
         }
     }
 
@@ -61,6 +64,7 @@ impl EntryKind {
             3 => Self::Register,
             4 => Self::Tick,
             5 => Self::Command,
+            6 => Self::Session,
             other => return Err(DecodeError::BadValue { field: "entry kind", value: u64::from(other) }),
         })
     }

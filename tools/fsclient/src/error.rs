@@ -77,6 +77,7 @@ fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
         Refusal::NoLeader => write!(f, "no leader"),
         Refusal::Busy => write!(f, "busy"),
         Refusal::Unknown => write!(f, "outcome unknown"),
+        Refusal::SessionGone => write!(f, "the session is gone"),
     }
 }
 
