@@ -6,7 +6,7 @@
 
 use fsd_wire::client::{ClientReply, NodeStatus, Outcome, Refusal};
 use fsd_wire::hello::{HelloReply, HelloStatus, Identity};
-use fsd_wire::{ClusterId, EntryId, Incarnation, LogIndex, NodeId, Term};
+use fsd_wire::{ClusterId, ClusterTimeMs, EntryId, Incarnation, LogIndex, NodeId, Term};
 
 use super::pending::{Asker, Pending, RequestKey};
 use super::{Fault, Network};
@@ -333,7 +333,7 @@ impl<D: Disk> Node<D> {
             Timer::Request(key) => self.give_up(key, net),
             Timer::Expiry => {
                 self.expiry_alarm = None;
-                self.propose_what_is_due(now_ms);
+                self.propose_removal(now_ms, self.store.next_due());
             }
             Timer::Stop => self.stopping = Stopping::Now,
         }
@@ -431,7 +431,11 @@ impl<D: Disk> Node<D> {
                 match applied {
                     Applied::Changed { version } => Outcome::Changed { version: *version },
                     Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),
-                    Applied::Nothing => unreachable!("changes are proposed as commands"),
+                    Applied::SessionOpened { session, idle_ms } => {
+                        Outcome::SessionOpened { session: *session, idle_ms: *idle_ms }
+                    }
+                    Applied::SessionDone => Outcome::SessionDone,
+                    Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
                 }
             } else {
                 self.not_leader(asker.protocol)
@@ -474,7 +478,7 @@ impl<D: Disk> Node<D> {
         self.wheel.insert(now_ms + timeout_ms, Timer::Request(key))
     }
 
-    /// As leader, sees to it that the next file that is due goes when it is.
+    /// As leader, sees to it that the next file that is due goes when it is, and the next session not long after.
     fn set_expiry_alarm(&mut self, now_ms: u64) {
         if let Some(id) = self.expiry_alarm.take() {
             self.wheel.cancel(id);
@@ -482,7 +486,11 @@ impl<D: Disk> Node<D> {
         if !self.raft.is_leader() || self.expiry_barrier.is_some() {
             return;
         }
-        if let Some(due) = self.store.next_due() {
+        let session_due = self.store.next_session_due();
+        let step_ms = limits::SESSION_END_STEP_MS;
+        let session_step =
+            session_due.map(|due| ClusterTimeMs(due.0.div_ceil(step_ms).saturating_mul(step_ms)));
+        if let Some(due) = self.store.next_file_due().into_iter().chain(session_step).min() {
             // What is due already was refused just now: it is tried again, but not at once.
             let wait_ms = due.0.saturating_sub(self.raft.cluster_time(now_ms).0).max(1);
             self.expiry_alarm = Some(self.wheel.insert(now_ms.saturating_add(wait_ms), Timer::Expiry));

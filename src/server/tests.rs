@@ -19,6 +19,7 @@ use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
 mod reads;
+mod sessions;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const HEARTBEAT_MS: u64 = 50;
@@ -210,11 +211,16 @@ fn after_power_failure(disk: &SimulatedDisk, node: NodeId) -> Storage<SimulatedD
 fn start(node: NodeId, nodes: u32) -> TestMember {
     let disk = SimulatedDisk::new();
     let storage = open(disk.clone(), node);
+    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new() };
+    TestMember { node: Node::new(config_of(node, nodes), storage, 0), network }
+}
+
+fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
     let address = |port: u32| ([127, 0, 0, 1], port as u16).into();
     let members = (1..=nodes)
         .map(|n| Member { node: NodeId(n), peer: address(n), client: address(100 + n), text: None })
         .collect();
-    let config = NodeConfig {
+    NodeConfig {
         cluster: "test".into(),
         node,
         members,
@@ -225,9 +231,7 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,
-    };
-    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new() };
-    TestMember { node: Node::new(config, storage, 0), network }
+    }
 }
 
 #[test]

@@ -99,6 +99,17 @@ impl SessionCommand {
         Payload::new(out.into_bytes().into(), tail)
     }
 
+    /// The session that it is about; none yet for one that opens it.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Open { .. } => None,
+            Self::KeepAlive { session, .. } | Self::Close { session } | Self::Change { session, .. } => {
+                Some(*session)
+            }
+        }
+    }
+
     /// Reads the payload of an entry of kind [`crate::EntryKind::Session`]; a change's contents are shared with
     /// it. The bytes of its command are checked by [`crate::Command::decode`].
     ///
