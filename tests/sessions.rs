@@ -85,6 +85,7 @@ fn after_kill_9_of_the_leader_a_repetition_gets_the_first_reply() {
         cluster.kill_9(leader);
         assert_eq!(ask(&cluster, &create), first, "at the successor");
         cluster.restart(leader);
+        assert_eq!(ask(&cluster, &create), first, "with the old leader back");
         assert_eq!(revision(&cluster), Version(round));
     }
     cluster.compare_all_nodes();

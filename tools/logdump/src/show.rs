@@ -12,6 +12,10 @@ use serde_json::{Map, Value, json};
 
 use crate::Failure;
 
+/// Details that are numbers in JSON as well; the others are text, because not every reader of JSON can hold them.
+const NUMBERS: [&str; 8] =
+    ["acknowledged", "expected", "expiry_seconds", "idle_ms", "node", "sequence", "session", "sessions_max"];
+
 /// How to show it.
 pub(crate) struct Show {
     pub(crate) json: bool,
@@ -149,7 +153,7 @@ impl Show {
             object["operation"] = described.operation.into();
         }
         for (key, value) in described.details {
-            let is_number = matches!(key, "expected" | "expiry_seconds" | "node");
+            let is_number = NUMBERS.contains(&key);
             let number = is_number.then(|| value.parse::<u64>().ok()).flatten();
             object[key] = number.map_or(Value::String(value), Value::from);
         }
