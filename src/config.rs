@@ -73,6 +73,8 @@ pub struct Member {
     pub client: SocketAddr,
     /// Where clients connect with the text protocol.
     pub text: Option<SocketAddr>,
+    /// Where its pages are: health and metrics.
+    pub http: Option<SocketAddr>,
 }
 
 /// The addresses that this node binds.
@@ -84,6 +86,21 @@ pub struct Listen {
     pub client: SocketAddr,
     /// For the text protocol.
     pub text: Option<SocketAddr>,
+    /// For the pages.
+    pub http: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// All of them, each with its key.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let all = [
+            ("peer", Some(self.peer)),
+            ("client", Some(self.client)),
+            ("text", self.text),
+            ("http", self.http),
+        ];
+        all.into_iter().filter_map(|(key, address)| Some((key, address?)))
+    }
 }
 
 /// What is wrong with a configuration, in the words that a person needs.
@@ -301,10 +318,6 @@ fn check_cluster_name(name: &str) -> Result<(), Fault> {
 /// Keys of the interface whose feature this version does not have are refused, not ignored: a person who sets
 /// one relies on it.
 fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
-    let http = raw.member.iter().any(|member| member.http.is_some()) || raw.listen.http.is_some();
-    if http {
-        return fault("http", "this version of fsd has no HTTP pages yet: remove the key");
-    }
     if raw.limits.max_pending_mib.is_some() {
         return fault(
             "limits.max_pending_mib",
@@ -353,6 +366,7 @@ fn check_members(raw: &[RawMember]) -> Result<Vec<Member>, Fault> {
             peer: address("peer", &entry.peer)?,
             client: address("client", &entry.client)?,
             text: entry.text.as_deref().map(|text| address("text", text)).transpose()?,
+            http: entry.http.as_deref().map(|text| address("http", text)).transpose()?,
         });
     }
     members.sort_by_key(|member| member.node);
@@ -368,21 +382,24 @@ fn check_listen(raw: &RawListen, own: &Member) -> Result<Listen, Fault> {
         }
         Ok(address)
     };
-    let text = match (own.text, &raw.text) {
-        (Some(address), text) => Some(or("listen.text", text, address)?),
-        (None, Some(_)) => {
-            return fault("listen.text", "this node's member entry has no text address to go with it");
-        }
-        (None, None) => None,
+    // A member has these two or has them not.
+    let optional = |key: &str, text: &Option<String>, own: Option<SocketAddr>| match own {
+        Some(own) => or(&format!("listen.{key}"), text, own).map(Some),
+        None if text.is_some() => fault(
+            format!("listen.{key}"),
+            format!("this node's member entry has no {key} address to go with it"),
+        ),
+        None => Ok(None),
     };
     let listen = Listen {
         peer: or("listen.peer", &raw.peer, own.peer)?,
         client: or("listen.client", &raw.client, own.client)?,
-        text,
+        text: optional("text", &raw.text, own.text)?,
+        http: optional("http", &raw.http, own.http)?,
     };
-    if listen.peer == listen.client || listen.text == Some(listen.peer) || listen.text == Some(listen.client)
-    {
-        return fault("listen", "two of the addresses are the same");
+    let mut addresses = BTreeSet::new();
+    if let Some((key, address)) = listen.addresses().find(|(_, address)| !addresses.insert(*address)) {
+        return fault("listen", format!("{key}: {address} is the same as another one of the addresses"));
     }
     Ok(listen)
 }
@@ -479,6 +496,7 @@ node = 1
 peer = "127.0.0.1:7001"
 client = "127.0.0.1:7101"
 text = "127.0.0.1:7201"
+http = "127.0.0.1:7301"
 "#;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -499,6 +517,7 @@ text = "127.0.0.1:7201"
         assert_eq!(config.max_clients, 10_000);
         assert_eq!(config.log_level, LevelFilter::Info);
         assert_eq!(config.listen.text, config.members[0].text);
+        assert_eq!(config.listen.http, config.members[0].http);
         assert!(config.dial.is_empty());
     }
 
@@ -549,7 +568,10 @@ text = "127.0.0.1:7201"
             (SINGLE.replace("127.0.0.1:7101", "0.0.0.0:7101"), "member 1: client", "use [listen]"),
             (three().replace("node = 3", "node = 2"), "member 2: node", "another member"),
             (three().replace("node = 3", "node = 0"), "member", "numbered from 1"),
-            (tail("http = \"127.0.0.1:7301\""), "http", "no HTTP pages yet"),
+            (SINGLE.replace(":7301", ":7201"), "member 1: http", "stands twice"),
+            (SINGLE.replace("127.0.0.1:7301", "0.0.0.0:7301"), "member 1: http", "use [listen]"),
+            (tail("[listen]\nhttp = \"127.0.0.1:7101\""), "listen", "http: 127.0.0.1:7101 is the same"),
+            (three() + "[listen]\nhttp = \"127.0.0.1:7301\"", "listen.http", "no http address"),
             (tail("[raft]\nheartbeat_ms = 0"), "raft.heartbeat_ms", "between 1 and"),
             (tail("[raft]\nelection_timeout_ms = 60"), "raft.election_timeout_ms", "less than twice"),
             (tail("[log]\nsegment_mib = 0"), "log.segment_mib", "between 1 and 1024"),

@@ -19,9 +19,12 @@ pub const CLIENTS_MAX_DEFAULT: usize = 10_000;
 pub const CLIENTS_MAX_LIMIT: usize = 1_000_000;
 /// Connections that other nodes may have to this one: one each, and some that are on their way out.
 pub const PEER_CONNECTIONS_MAX: usize = 64;
-/// Descriptors that a node needs besides its clients': for its peers, in both directions, for the segments that
-/// are written and made ready, its other files, its listeners, and for saying no to a client that is too many.
-pub const OWN_DESCRIPTORS: usize = PEER_CONNECTIONS_MAX + 32;
+/// Connections to the pages: of their own, so that a scrape needs no client's place and takes no peer's.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+/// Descriptors that a node needs besides its clients': for its peers, in both directions, for its pages, for the
+/// segments that are written and made ready, its other files, its listeners, and for saying no to a client that is
+/// too many.
+pub const OWN_DESCRIPTORS: usize = PEER_CONNECTIONS_MAX + HTTP_CONNECTIONS_MAX + 32;
 /// Connections accepted on one listener in one turn; the rest waits for the next.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 
@@ -80,6 +83,19 @@ pub const SESSION_REPLIES_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const SESSION_REPLY_BYTES: usize = 64;
 /// A leader has sessions end at full multiples of this, so that many that are due at about the same time share an entry.
 pub const SESSION_END_STEP_MS: u64 = 1000;
+
+/// Bytes of a request for a page, up to the empty line that ends it.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Header lines of a request for a page.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// How long the request for a page may take to arrive.
+pub const HTTP_REQUEST_MS_MAX: u64 = 10_000;
+/// How long a connection to the pages may be silent.
+pub const HTTP_IDLE_MS_MAX: u64 = 60_000;
+/// How long a node that is asked whether it is ready may take to find out.
+pub const READINESS_MS_MAX: u64 = 2_000;
+/// While something is to fall due, the log has a stamp at least so often: what all nodes forget if they fail at once.
+pub const STAMP_INTERVAL_MS: u64 = 1000;
 
 /// How long a request may wait, whatever its client says.
 pub const REQUEST_TIMEOUT_MS_MAX: u64 = 10_000;

@@ -35,8 +35,13 @@ const ROOMS: &[Room] = &[
         ours: Ours::Only(&["file_store", "limits"]),
         crates: Some(&["fsd_wire", "bytes", "byteorder", "crc32fast"]),
     },
+    Room { path: "src/metrics", ours: Ours::Only(&["metrics"]), crates: Some(&[]) },
     Room { path: "src/timer_wheel.rs", ours: Ours::Only(&["limits"]), crates: Some(&["slab"]) },
-    Room { path: "src/mapping.rs", ours: Ours::Only(&["limits"]), crates: Some(&["bytes", "memmap2"]) },
+    Room {
+        path: "src/mapping.rs",
+        ours: Ours::Only(&["limits"]),
+        crates: Some(&["bytes", "memmap2", "rustix"]),
+    },
     Room {
         path: "src/simulated_disk.rs",
         ours: Ours::Only(&["limits", "mapping"]),
@@ -69,6 +74,7 @@ const PURE_ROOMS: &[&str] = &[
     "src/limits.rs",
     "src/raft",
     "src/file_store",
+    "src/metrics",
     "src/timer_wheel.rs",
     "src/simulated_disk.rs",
 ];
@@ -117,6 +123,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/disk-format.md",
     "docs/text-protocol.md",
     "docs/limits.md",
+    "docs/metrics.md",
     "docs/testing.md",
     "conf/single.conf",
     "conf/node1.conf",

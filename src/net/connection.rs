@@ -10,6 +10,8 @@ use fsd_wire::peer::PeerMessage;
 use fsd_wire::{DecodeError, Frame, FrameDecoder, Message, NodeId};
 use mio::net::TcpStream;
 
+use super::http_session::{HttpPage, HttpReply, HttpSession, HttpStep};
+use super::measurements::{Breach, ProtocolError};
 use super::output::{Output, Progress};
 use super::text_session::{TextSession, TextStep};
 use crate::limits;
@@ -58,6 +60,8 @@ pub(super) enum Session {
     Client { decoder: FrameDecoder, greeted: bool, in_flight: usize },
     /// A client of the text protocol.
     Text(Box<TextSession>),
+    /// A reader of the pages.
+    Http(Box<HttpSession>),
     /// A connection that a peer opened; `None` until it was welcomed.
     Accepted { decoder: FrameDecoder, node: Option<NodeId> },
     /// A connection that this node opened.
@@ -82,6 +86,8 @@ pub(super) enum Step {
     ClientHello(Hello),
     /// A client's request.
     Request(ClientRequest),
+    /// The request for a page.
+    Page(HttpPage),
     /// The first message on a connection that a peer opened.
     PeerHello(Hello),
     /// The answer to the hello that this node sent.
@@ -96,8 +102,10 @@ pub(super) enum Step {
     NeedBytes,
     /// The connection ends once its output is written.
     Ended,
-    /// The other side broke the rules.
-    Broken(String),
+    /// The other side broke the rules and was told so; ask again.
+    Refused(Breach),
+    /// The other side broke the rules of frames: there is nothing to say to it.
+    Broken(ProtocolError),
 }
 
 impl Connection {
@@ -143,11 +151,29 @@ impl Connection {
                 match step {
                     TextStep::Request(request) => Step::Request(request),
                     TextStep::Answered => Step::Again,
+                    TextStep::Refused => Step::Refused(Breach::TextCommand),
                     TextStep::Held => Step::Held,
                     TextStep::NeedBytes => Step::NeedBytes,
                     TextStep::Ended => Step::Ended,
                 }
             }
+            // One reply at a time: what a client does not take is never more than one page.
+            Session::Http(_) if !self.output.is_empty() => Step::Held,
+            Session::Http(session) => match session.step() {
+                HttpStep::Page(page) => Step::Page(page),
+                HttpStep::Answered(reply) => {
+                    self.output.push([reply]);
+                    Step::Again
+                }
+                HttpStep::Broken { reply, reason } => {
+                    log::debug!("a request for a page from {} was refused: {reason}", self.address);
+                    self.output.push([reply]);
+                    Step::Refused(Breach::HttpRequest)
+                }
+                HttpStep::Held => Step::Held,
+                HttpStep::NeedBytes => Step::NeedBytes,
+                HttpStep::Ended => Step::Ended,
+            },
             Session::Accepted { decoder, node } => {
                 let node = *node;
                 framed(decoder, |frame| match node {
@@ -182,6 +208,7 @@ impl Connection {
             | Session::Accepted { decoder, .. }
             | Session::Dialled { decoder, .. } => decoder.feed_from(read),
             Session::Text(session) => session.decoder.feed_from(read),
+            Session::Http(session) => session.feed_from(read),
         };
         match result {
             Ok(0) => {
@@ -229,8 +256,19 @@ impl Connection {
                 session.answer(reply);
                 self.output.push(session.take_replies());
             }
-            Session::Accepted { .. } | Session::Dialled { .. } => unreachable!("only clients send requests"),
+            Session::Http(_) | Session::Accepted { .. } | Session::Dialled { .. } => {
+                unreachable!("only clients send requests")
+            }
         }
+    }
+
+    /// Puts a page into the output.
+    pub(super) fn reply_page(&mut self, reply: &HttpReply) {
+        let Session::Http(session) = &mut self.session else {
+            unreachable!("only readers of pages ask for them");
+        };
+        let reply = session.answer(reply);
+        self.output.push([reply]);
     }
 
     /// Puts pieces at the end of the output.
@@ -263,6 +301,7 @@ impl Connection {
         match &self.session {
             Session::Client { in_flight, .. } => *in_flight == 0,
             Session::Text(session) => session.is_idle(),
+            Session::Http(session) => session.is_idle(),
             Session::Accepted { .. } | Session::Dialled { .. } => true,
         }
     }
@@ -270,8 +309,8 @@ impl Connection {
 
 fn framed(decoder: &mut FrameDecoder, decode: impl FnOnce(&Frame) -> Result<Step, DecodeError>) -> Step {
     match decoder.next_frame() {
-        Ok(Some(frame)) => decode(&frame).unwrap_or_else(|error| Step::Broken(error.to_string())),
+        Ok(Some(frame)) => decode(&frame).unwrap_or_else(|error| Step::Broken(ProtocolError::Message(error))),
         Ok(None) => Step::NeedBytes,
-        Err(error) => Step::Broken(error.to_string()),
+        Err(error) => Step::Broken(ProtocolError::Frame(error)),
     }
 }

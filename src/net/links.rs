@@ -21,6 +21,8 @@ const DEAD_AFTER_SWEEPS: u32 = 6;
 const ACCEPTED_DEAD_AFTER_SWEEPS: u32 = 2 * DEAD_AFTER_SWEEPS;
 /// How many sweeps a closing connection may take to hear the other side out.
 const LINGER_SWEEPS: u32 = 2;
+/// How many silent sweeps a connection to the pages may have.
+const HTTP_IDLE_SWEEPS: u32 = (limits::HTTP_IDLE_MS_MAX / SWEEP_MS) as u32;
 
 impl Net {
     /// Answers the hello of a peer; unless it is a welcome, the connection ends.
@@ -208,8 +210,13 @@ impl Net {
         let mut gone = Vec::new();
         for (key, connection) in &mut self.connections {
             connection.silent_sweeps += 1;
+            if let Session::Http(session) = &mut connection.session {
+                session.count_sweep();
+            }
             let sweeps_max = match (&connection.session, connection.phase) {
                 (_, Phase::Lingering) => LINGER_SWEEPS,
+                (Session::Http(session), Phase::Open) if session.is_late() => 0,
+                (Session::Http(_), _) => HTTP_IDLE_SWEEPS,
                 (Session::Accepted { .. }, _) => ACCEPTED_DEAD_AFTER_SWEEPS,
                 _ => continue,
             };

@@ -9,7 +9,9 @@
 
 mod connection;
 mod greeting;
+mod http_session;
 mod links;
+mod measurements;
 mod output;
 mod peer_link;
 #[cfg(test)]
@@ -32,6 +34,8 @@ use mio::{Interest, Poll, Registry, Token};
 use slab::Slab;
 
 use connection::{Connection, Phase, Session};
+pub use http_session::{HttpPage, HttpReply};
+use measurements::{Measurements, Side};
 use peer_link::{LinkState, PeerLink};
 
 /// How often silent connections are looked for.
@@ -92,6 +96,13 @@ pub enum Event {
         protocol: ClientProtocol,
         /// What it asks for.
         request: ClientRequest,
+    },
+    /// Somebody asks for a page: answer it with [`Net::reply_page`], once.
+    Page {
+        /// Where the page goes.
+        connection: ConnectionId,
+        /// Which page.
+        page: HttpPage,
     },
     /// A peer opened a connection: answer with [`Net::answer_peer`].
     PeerHello {
@@ -156,6 +167,8 @@ pub struct Addresses {
     pub client: SocketAddr,
     /// For the text protocol.
     pub text: Option<SocketAddr>,
+    /// For the pages.
+    pub http: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +176,7 @@ enum ListenerKind {
     Peer,
     Client,
     Text,
+    Http,
 }
 
 struct Listener {
@@ -182,6 +196,7 @@ pub struct Net {
     generation: u32,
     clients: usize,
     accepted_peers: usize,
+    page_readers: usize,
     links: BTreeMap<NodeId, PeerLink>,
     to_read: VecDeque<ConnectionId>,
     to_write: Vec<ConnectionId>,
@@ -193,6 +208,7 @@ pub struct Net {
     accept_paused: bool,
     /// That was said, and none was accepted since.
     accept_complaint: bool,
+    measurements: Measurements,
 }
 
 impl Net {
@@ -206,6 +222,7 @@ impl Net {
             (ListenerKind::Peer, "peer", Some(addresses.peer)),
             (ListenerKind::Client, "client", Some(addresses.client)),
             (ListenerKind::Text, "text", addresses.text),
+            (ListenerKind::Http, "HTTP", addresses.http),
         ];
         let mut listeners = Vec::new();
         for (kind, what, address) in wanted {
@@ -232,6 +249,7 @@ impl Net {
             generation: 0,
             clients: 0,
             accepted_peers: 0,
+            page_readers: 0,
             links,
             to_read: VecDeque::new(),
             to_write: Vec::new(),
@@ -240,6 +258,7 @@ impl Net {
             timers: Vec::new(),
             accept_paused: false,
             accept_complaint: false,
+            measurements: Measurements::default(),
         })
     }
 
@@ -340,6 +359,17 @@ impl Net {
         self.resume(id);
     }
 
+    /// Sends a page to whom asked for it, if that one is still there.
+    pub fn reply_page(&mut self, id: ConnectionId, reply: &HttpReply) {
+        let Some(connection) = self.get(id) else { return };
+        if connection.phase == Phase::Closed {
+            return;
+        }
+        connection.reply_page(reply);
+        self.list_for_writing(id);
+        self.resume(id);
+    }
+
     /// Writes what waits for anybody, each up to its budget, and closes what is to be closed.
     pub fn write(&mut self, now_ms: u64) {
         for id in std::mem::take(&mut self.to_write) {
@@ -353,10 +383,13 @@ impl Net {
         }
     }
 
-    /// Whether replies still wait to be written to clients.
+    /// Whether replies still wait to be written to clients, or pages to their readers.
     #[must_use]
     pub fn has_client_output(&self) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.is_client() && !connection.output.is_empty())
+        let asks = |side| matches!(side, Side::Client | Side::Text | Side::Http);
+        self.connections
+            .iter()
+            .any(|(_, connection)| asks(Side::of(&connection.session)) && !connection.output.is_empty())
     }
 
     /// Whether something can be done without another word from the kernel.
@@ -399,7 +432,7 @@ impl Net {
         self.generation = self.generation.wrapping_add(1).max(1);
         let connection = Connection::new(socket, address, self.generation, session);
         let client = connection.is_client();
-        let accepted_peer = matches!(connection.session, Session::Accepted { .. });
+        let side = Side::of(&connection.session);
         let key = self.connections.insert(connection);
         let id = ConnectionId::new(key as u32, self.generation);
         let socket = &mut self.connections[key].socket;
@@ -410,7 +443,8 @@ impl Net {
             return Err(error);
         }
         self.clients += usize::from(client);
-        self.accepted_peers += usize::from(accepted_peer);
+        self.accepted_peers += usize::from(side == Side::Peer);
+        self.page_readers += usize::from(side == Side::Http);
         Ok(id)
     }
 
@@ -430,9 +464,11 @@ impl Net {
         let mut connection = self.connections.remove(id.key as usize);
         // Closing the socket takes it out of the poll as well; there is nobody to tell of a failure.
         let _ = self.poll.registry().deregister(&mut connection.socket);
+        self.measurements.closed(Side::of(&connection.session));
         self.clients -= usize::from(connection.is_client());
         match connection.session {
             Session::Client { .. } | Session::Text(_) => {}
+            Session::Http(_) => self.page_readers -= 1,
             Session::Accepted { node, .. } => {
                 self.accepted_peers -= 1;
                 if let Some(link) = node.and_then(|node| self.links.get_mut(&node))

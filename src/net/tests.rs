@@ -14,6 +14,8 @@ use fsd_wire::{FrameDecoder, Incarnation, Life, Message, RequestId, Term, Versio
 use super::*;
 use crate::limits;
 
+mod pages;
+
 /// What has not happened after so many turns will not: they take a minute and more if nothing happens in them.
 const TURNS_MAX: usize = 20_000;
 const OWN: NodeId = NodeId(1);
@@ -45,7 +47,8 @@ impl Harness {
             max_clients: 100,
             seed: 1,
         };
-        let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any) }).unwrap();
+        let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any), http: Some(any) })
+            .unwrap();
         Self { net, now_ms: 0, events: Vec::new(), timers: Vec::new() }
     }
 

@@ -53,6 +53,8 @@ pub(super) enum TextStep {
     Request(ClientRequest),
     /// A reply was made without a request; ask again.
     Answered,
+    /// As before, and nothing is read behind it: the command cannot be understood.
+    Refused,
     /// Nothing until replies have left.
     Held,
     /// Nothing until more bytes come.
@@ -99,7 +101,7 @@ impl TextSession {
                 let reply = Some(vec![error.to_reply()]);
                 self.slots.push_back(Slot { kind: CommandKind::Read, reply });
                 self.ended = close;
-                TextStep::Answered
+                if close { TextStep::Refused } else { TextStep::Answered }
             }
         }
     }
@@ -234,7 +236,7 @@ mod tests {
         let mut session = session("read a\r\nread ../a\r\nbogus\r\nread b\r\n");
         let read = request(&mut session);
         assert!(matches!(session.step(), TextStep::Answered));
-        assert!(matches!(session.step(), TextStep::Answered));
+        assert!(matches!(session.step(), TextStep::Refused));
         assert!(matches!(session.step(), TextStep::Held));
         assert_eq!(replies(&mut session), "");
         session.answer(&not_found(&read));

@@ -8,6 +8,8 @@ use fsd_wire::{FrameDecoder, Message, NodeId};
 use mio::net::TcpStream;
 
 use super::connection::{DialStage, Phase, Session, Step};
+use super::http_session::HttpSession;
+use super::measurements::{ProtocolError, Side};
 use super::output::Progress;
 use super::text_session::TextSession;
 use super::{ClientProtocol, ConnectionId, Event, ListenerKind, Net};
@@ -43,8 +45,10 @@ impl Net {
         let full = match kind {
             ListenerKind::Peer => self.accepted_peers >= limits::PEER_CONNECTIONS_MAX,
             ListenerKind::Client | ListenerKind::Text => self.clients >= self.settings.max_clients,
+            ListenerKind::Http => self.page_readers >= limits::HTTP_CONNECTIONS_MAX,
         };
         if full {
+            self.measurements.refused(kind.into());
             log::debug!("a connection from {address} was closed: there are too many");
             return;
         }
@@ -58,10 +62,14 @@ impl Net {
                 in_flight: 0,
             },
             ListenerKind::Text => Session::Text(Box::new(TextSession::new(self.settings.max_file_bytes))),
+            ListenerKind::Http => Session::Http(Box::new(HttpSession::new())),
         };
         let result = socket.set_nodelay(true).and_then(|()| self.add(socket, address, session));
         match result {
-            Ok(id) => self.list_for_reading(id),
+            Ok(id) => {
+                self.measurements.accepted(kind.into());
+                self.list_for_reading(id);
+            }
             Err(error) => log::debug!("a connection from {address} was lost: {error}"),
         }
     }
@@ -106,9 +114,14 @@ impl Net {
                     self.list_for_writing(id);
                     return;
                 }
-                Step::Broken(reason) => {
-                    self.break_off(now_ms, id, &reason);
+                Step::Broken(error) => {
+                    self.break_off(now_ms, id, error);
                     return;
+                }
+                Step::Refused(breach) => {
+                    let side = Side::of(&connection.session);
+                    self.measurements.broken(side, breach);
+                    self.list_for_writing(id);
                 }
                 step => self.deliver(id, step, events),
             }
@@ -163,10 +176,11 @@ impl Net {
                 };
                 events.push(Event::Request { connection: id, protocol, request });
             }
+            Step::Page(page) => events.push(Event::Page { connection: id, page }),
             Step::PeerHello(hello) => self.judge_peer(id, &hello, events),
             Step::PeerReply(node, reply) => events.push(Event::PeerReply { node, reply }),
             Step::Peer(node, message) => self.deliver_peer(id, node, message, events),
-            Step::Again | Step::Held | Step::NeedBytes | Step::Ended | Step::Broken(_) => {
+            Step::Again | Step::Held | Step::NeedBytes | Step::Ended | Step::Refused(_) | Step::Broken(_) => {
                 unreachable!("handled where steps are taken")
             }
         }
@@ -222,13 +236,15 @@ impl Net {
         }
     }
 
-    pub(super) fn break_off(&mut self, now_ms: u64, id: ConnectionId, reason: &str) {
+    pub(super) fn break_off(&mut self, now_ms: u64, id: ConnectionId, reason: ProtocolError) {
         let Some(connection) = self.get(id) else { return };
+        let side = Side::of(&connection.session);
         log::info!("the connection with {} is closed: {reason}", connection.address);
         let dialled = match connection.session {
             Session::Dialled { node, .. } => Some(node),
             _ => None,
         };
+        self.measurements.broken(side, reason.breach());
         if let Some(node) = dialled {
             self.lose_link(now_ms, node, log::Level::Warn, format!("it broke the protocol: {reason}"));
         }

@@ -247,10 +247,16 @@ impl Raft {
         self.log.term_at(index)
     }
 
-    /// Cluster time: a leader's runs, another node's stands at the last stamp that it has seen.
+    /// Cluster time: a leader's runs, another node's stands at the last that it was told.
     #[must_use]
     pub fn cluster_time(&self, now_ms: u64) -> ClusterTimeMs {
         self.clock.now(now_ms)
+    }
+
+    /// The last stamp that this node has seen; a leader's is that of its last entry.
+    #[must_use]
+    pub fn last_stamp(&self) -> ClusterTimeMs {
+        self.clock.last()
     }
 
     /// The hard state as it is now, stored or not.

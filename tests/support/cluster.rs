@@ -96,9 +96,9 @@ impl TestCluster {
 
     fn prepare_with_permit(count: u32, settings: Settings, permit: Permit) -> Self {
         let directory = tempfile::Builder::new().prefix("fsd-test-").tempdir().unwrap();
-        let ports = free_ports(count as usize * 3);
+        let ports = free_ports(count as usize * 4);
         let nodes: Vec<Node> =
-            ports.chunks(3).zip(1..).map(|(ports, id)| Node::new(id, directory.path(), ports)).collect();
+            ports.chunks(4).zip(1..).map(|(ports, id)| Node::new(id, directory.path(), ports)).collect();
         for node in &nodes {
             node.write_conf(&conf(&nodes, node, &settings));
         }
@@ -276,11 +276,12 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
         "cluster = \"{CLUSTER_NAME}\"\nnode = {}\ndata_dir = \"{data_dir}\"\nlog_level = \"debug\"\n\n",
         node.id
     );
-    for (n, Node { id, peer, client, text: text_address, .. }) in nodes.iter().enumerate() {
+    for (n, Node { id, peer, client, text: text_address, http, .. }) in nodes.iter().enumerate() {
         let client = client_addresses.get(n).unwrap_or(client);
         let _ = writeln!(
             text,
-            "[[member]]\nnode = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\ntext = \"{text_address}\"\n"
+            "[[member]]\nnode = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\ntext = \"{text_address}\"\n\
+             http = \"{http}\"\n"
         );
     }
     let _ = writeln!(

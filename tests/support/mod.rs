@@ -7,6 +7,7 @@
 
 mod cluster;
 mod compare;
+pub(crate) mod http;
 mod ledger;
 mod mount;
 mod processes;

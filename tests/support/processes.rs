@@ -18,6 +18,7 @@ pub(crate) struct Node {
     pub(crate) peer: String,
     pub(crate) client: String,
     pub(crate) text: String,
+    pub(crate) http: String,
     child: Option<Child>,
     stopped: bool,
 }
@@ -31,7 +32,7 @@ pub(crate) fn daemon(arguments: &[&str]) -> Command {
 
 impl Node {
     pub(crate) fn new(id: u32, directory: &Path, ports: &[u16]) -> Self {
-        let [peer, client, text] = [0, 1, 2].map(|n| format!("127.0.0.1:{}", ports[n]));
+        let [peer, client, text, http] = [0, 1, 2, 3].map(|n| format!("127.0.0.1:{}", ports[n]));
         Self {
             id,
             conf: directory.join(format!("node{id}.conf")),
@@ -40,6 +41,7 @@ impl Node {
             peer,
             client,
             text,
+            http,
             child: None,
             stopped: false,
         }

@@ -167,6 +167,7 @@ fn append_entries(count: u32, entries: &[Entry]) -> Frame {
         out.u64(6);
         out.u64(6); // commit index
         out.u64(1); // round
+        out.u64(0); // cluster time
         out.u32(count);
         entries.iter().for_each(|entry| entry.encode(out));
     })
@@ -217,7 +218,7 @@ fn entries_out_of_sequence_are_refused() {
         PeerMessage::decode(&frame(18, |out| {
             out.u64(5);
             out.u32(1);
-            [0u64; 4].into_iter().for_each(|value| out.u64(value));
+            [0u64; 5].into_iter().for_each(|value| out.u64(value));
             out.count(1);
             first.encode(out);
         }))
@@ -232,6 +233,7 @@ fn entries_out_of_sequence_are_refused() {
         out.u64(COUNTER_MAX);
         out.u64(6);
         out.u64(1);
+        out.u64(0);
         out.count(1);
         Entry { index: LogIndex(0), ..first.clone() }.encode(out);
     });

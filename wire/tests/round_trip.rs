@@ -184,6 +184,7 @@ fn append_entries() -> impl Strategy<Value = AppendEntries> {
                 prev_log,
                 leader_commit: LogIndex(leader_commit),
                 round,
+                cluster_time: ClusterTimeMs(stamp),
                 entries,
             }
         },

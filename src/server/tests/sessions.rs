@@ -55,22 +55,6 @@ impl Cluster {
         }
     }
 
-    /// Every node loses power, and starts again from its disk.
-    fn restart_all(&mut self) {
-        let nodes = self.members.len() as u32;
-        let now_ms = self.now_ms;
-        let restarted = |(id, member): (NodeId, TestMember)| {
-            let disk = member.network.disk.crash(Unflushed::Lost);
-            let storage = open(disk.clone(), id);
-            let config = config_of(id, nodes);
-            let network = Recorder { node: id, disk, sent: Vec::new(), replies: Vec::new() };
-            (id, TestMember { node: Node::new(config, storage, now_ms), network })
-        };
-        self.members = std::mem::take(&mut self.members).into_iter().map(restarted).collect();
-        self.in_flight.clear();
-        self.introduce();
-    }
-
     fn digests(&self) -> Vec<(LogIndex, u32)> {
         let digest = |member: &TestMember| (member.node.store.last_applied(), member.node.store.digest());
         self.members.values().map(digest).collect()

@@ -269,6 +269,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
         prev_log: last_log,
         leader_commit: LogIndex(6),
         round: 77,
+        cluster_time: ClusterTimeMs(0x0a0b_0c0d),
         entries,
     };
     let appended = |result| {
