@@ -1,6 +1,7 @@
 //! Every bound of the daemon, and how they relate. `docs/limits.md` turns them into the worst-case memory.
 
 use fsd_wire::hello::CLUSTER_NAME_BYTES_MAX;
+use fsd_wire::session::SESSION_CHANGE_HEAD_BYTES;
 use fsd_wire::{ENTRY_HEADER_BYTES, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 /// Bytes of a command before its name.
@@ -117,6 +118,22 @@ pub const CLIENT_FRAME_BYTES_MAX: u32 = 17 * 1024 * 1024;
 /// The first line of a text command, without its line end.
 pub const TEXT_LINE_BYTES_MAX: usize = 500;
 
+/// How long a session lives without a sign of life, in cluster time. In the log with each session that is opened.
+pub const SESSION_IDLE_MS: u64 = 60_000;
+/// Sessions that there may be; then the one that was used longest ago ends. In the log as well.
+pub const SESSIONS_MAX: u32 = 65_536;
+/// How far the changes of a session may be ahead of what its client has acknowledged. Not in the log, but part of
+/// its format: nodes that differ here would come to different stores.
+pub const SESSION_WINDOW: u64 = 1024;
+/// What the kept replies of all sessions may count; then the session that was used longest ago ends. Part of the
+/// log's format as well.
+pub const SESSION_REPLIES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a kept reply counts, besides the name in one that tells of a conflict: its place in its session's map, which
+/// may be half empty. Part of the log's format as well.
+pub const SESSION_REPLY_BYTES: usize = 64;
+/// A leader has sessions end at full multiples of this, so that many that are due at about the same time share an entry.
+pub const SESSION_END_STEP_MS: u64 = 1000;
+
 /// Bytes of a request for a page, up to the empty line that ends it.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Header lines of a request for a page.
@@ -167,8 +184,17 @@ pub const fn memory_bytes_max(members: u64, max_clients: u64, max_pending_bytes:
         + max_pending_bytes * 3 / 2
 }
 
+const _: () = assert!(
+    PAYLOAD_BYTES_MAX
+        >= SESSION_CHANGE_HEAD_BYTES + COMMAND_HEAD_BYTES + NAME_BYTES_MAX + FILE_BYTES_MAX_LIMIT as usize
+);
+/// No session ends because of its own replies.
 const _: () =
-    assert!(PAYLOAD_BYTES_MAX >= COMMAND_HEAD_BYTES + NAME_BYTES_MAX + FILE_BYTES_MAX_LIMIT as usize);
+    assert!(SESSION_WINDOW as usize * (SESSION_REPLY_BYTES + NAME_BYTES_MAX) < SESSION_REPLIES_BYTES_MAX);
+/// A client that uses all of a connection's requests for changes of one session is not out of its window by that.
+const _: () = assert!(SESSION_WINDOW as usize >= PIPELINED_REQUESTS_MAX);
+/// A client whose request took as long as one may still has its session.
+const _: () = assert!(SESSION_IDLE_MS > 2 * REQUEST_TIMEOUT_MS_MAX);
 const _: () = assert!(
     PEER_FRAME_BYTES_MAX as usize >= 1024 + APPEND_ENTRIES_BYTES_MAX + ENTRY_HEADER_BYTES + PAYLOAD_BYTES_MAX
 );

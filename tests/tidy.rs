@@ -525,6 +525,20 @@ fn the_wire_format_names_the_bounds_of_frames() {
 }
 
 #[test]
+fn the_wire_format_names_the_bounds_of_sessions() {
+    use fsd::limits::{SESSION_REPLIES_BYTES_MAX, SESSION_REPLY_BYTES, SESSION_WINDOW};
+    let document = fs::read_to_string(root().join("docs/wire-format.md")).expect("the document is there");
+    for sentence in [
+        format!("A kept reply counts {SESSION_REPLY_BYTES} bytes"),
+        format!("count more than {SESSION_REPLIES_BYTES_MAX} bytes"),
+        format!("like the {SESSION_WINDOW} sequence numbers ahead"),
+        format!("up to {SESSION_WINDOW} numbers ahead of what is acknowledged"),
+    ] {
+        assert!(document.contains(&sentence), "the document does not say `{sentence}`");
+    }
+}
+
+#[test]
 fn the_rooms_of_these_rules_exist() {
     let rooms = ROOMS.iter().map(|room| room.path);
     let all = rooms.chain(ABOVE_THE_SERVER.iter().copied()).chain([UNSAFE_ROOM]);

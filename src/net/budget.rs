@@ -71,9 +71,12 @@ impl Budget {
 pub(super) fn held_by_request(request: &ClientRequest) -> usize {
     let bytes = match &request.operation {
         Operation::Read { name } | Operation::Stat { name } => name.len(),
-        Operation::Change { command } => command.len(),
+        Operation::Change { command } | Operation::SessionChange { command, .. } => command.len(),
         Operation::List { prefix, after, .. } => prefix.len() + after.len(),
-        Operation::Status => 0,
+        Operation::Status
+        | Operation::OpenSession
+        | Operation::KeepAlive { .. }
+        | Operation::CloseSession { .. } => 0,
     };
     limits::REQUEST_OVERHEAD_BYTES + bytes
 }

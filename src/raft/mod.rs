@@ -321,6 +321,14 @@ impl Raft {
         self.propose_kind(now_ms, EntryKind::Command, payload)
     }
 
+    /// As [`Self::propose`], with what becomes of a client's session.
+    ///
+    /// # Errors
+    /// Why it was not put there; nothing has happened then.
+    pub fn propose_session(&mut self, now_ms: u64, payload: Payload) -> Result<EntryId, ProposeError> {
+        self.propose_kind(now_ms, EntryKind::Session, payload)
+    }
+
     /// Puts an empty entry into the log of a leader, so that what is due by cluster time falls due.
     ///
     /// # Errors

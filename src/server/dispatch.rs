@@ -1,7 +1,7 @@
 //! Requests of clients: from the message to a proposal, a read, or an answer at once.
 
 use fsd_wire::client::{ClientReply, ClientRequest, FileInfo, Operation, Outcome, Refusal};
-use fsd_wire::{ClusterTimeMs, Command, LogIndex, Payload, RequestId};
+use fsd_wire::{ClusterTimeMs, Command, EntryId, LogIndex, Payload, RequestId, SessionCommand};
 
 use super::measurements::RequestKind;
 use super::node::Node;
@@ -31,6 +31,20 @@ impl<D: Disk> Node<D> {
         let answer = match operation {
             Operation::Status => Some(Outcome::Status(self.status())),
             Operation::Change { command } => self.change(now_ms, &mut client, command),
+            Operation::OpenSession => {
+                let (idle_ms, sessions_max) = (limits::SESSION_IDLE_MS, limits::SESSIONS_MAX);
+                self.in_session(now_ms, &mut client, &SessionCommand::Open { idle_ms, sessions_max })
+            }
+            Operation::SessionChange { session, sequence, acknowledged, command } => {
+                let change = SessionCommand::Change { session, sequence, acknowledged, command };
+                self.in_session(now_ms, &mut client, &change)
+            }
+            Operation::KeepAlive { session, acknowledged } => {
+                self.in_session(now_ms, &mut client, &SessionCommand::KeepAlive { session, acknowledged })
+            }
+            Operation::CloseSession { session } => {
+                self.in_session(now_ms, &mut client, &SessionCommand::Close { session })
+            }
             operation => self.read(now_ms, client, operation),
         };
         if let Some(outcome) = answer {
@@ -39,17 +53,48 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Proposes a change; the answer at once if it cannot be.
-    fn change(&mut self, now_ms: u64, client: &mut Client, payload: Payload) -> Option<Outcome> {
-        let command = match Command::decode(&payload) {
-            Ok(command) => command,
-            Err(error) => return refused(Refusal::BadRequest { reason: error.to_string() }),
-        };
-        client.asked.kind = RequestKind::of_command(&command);
-        if let Err(refusal) = file_store::validate(&command, self.config.max_file_bytes) {
+    /// Proposes a change outside of sessions; the answer at once if it cannot be.
+    fn change(&mut self, now_ms: u64, client: &mut Client, command: Payload) -> Option<Outcome> {
+        if let Err(refusal) = self.check(client, &command) {
             return refused(refusal);
         }
-        match self.raft.propose(now_ms, payload) {
+        let proposed = self.raft.propose(now_ms, command);
+        self.wait_for_entry(now_ms, *client, proposed)
+    }
+
+    /// Proposes what a client wants of its session; the answer at once if it cannot be. Whether a change was made
+    /// before is decided where its entry is applied, so a repetition is proposed like any other: two entries of
+    /// one change are answered each in its place, with the same reply.
+    fn in_session(&mut self, now_ms: u64, client: &mut Client, command: &SessionCommand) -> Option<Outcome> {
+        if let SessionCommand::Change { command, .. } = command
+            && let Err(refusal) = self.check(client, command)
+        {
+            return refused(refusal);
+        }
+        // True at every node and for ever: no entry can do anything in this session any more.
+        if command.session().is_some_and(|session| self.store.session_is_gone(session)) {
+            return refused(Refusal::SessionGone);
+        }
+        let proposed = self.raft.propose_session(now_ms, command.encode());
+        self.wait_for_entry(now_ms, *client, proposed)
+    }
+
+    /// Whether the store can take a command; notes what it is about.
+    fn check(&self, client: &mut Client, command: &Payload) -> Result<(), Refusal> {
+        let command =
+            Command::decode(command).map_err(|error| Refusal::BadRequest { reason: error.to_string() })?;
+        client.asked.kind = RequestKind::of_command(&command);
+        file_store::validate(&command, self.config.max_file_bytes)
+    }
+
+    /// Has a client wait for the fate of its entry; the answer at once if there is none.
+    fn wait_for_entry(
+        &mut self,
+        now_ms: u64,
+        client: Client,
+        proposed: Result<EntryId, ProposeError>,
+    ) -> Option<Outcome> {
+        match proposed {
             Ok(entry) => {
                 let deadline = self.add_deadline(now_ms, client.timeout_ms, RequestKey::Change(entry));
                 self.pending.add_change(entry, client.asker(deadline));
@@ -102,15 +147,20 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// If something in the store is due at the present cluster time, proposes an entry whose stamp removes it,
-    /// unless one is on its way. Returns the index behind which it is gone; 0 if nothing is due.
-    pub(super) fn propose_what_is_due(&mut self, now_ms: u64) -> LogIndex {
+    /// If a file is due at the present cluster time, proposes an entry whose stamp removes it, unless one is on its
+    /// way. Returns the index behind which it is gone; 0 if none is due. (No read shows sessions.)
+    fn propose_what_is_due(&mut self, now_ms: u64) -> LogIndex {
+        self.propose_removal(now_ms, self.store.next_file_due())
+    }
+
+    /// As [`Self::propose_what_is_due`], for something that is due at `due`.
+    pub(super) fn propose_removal(&mut self, now_ms: u64, due: Option<ClusterTimeMs>) -> LogIndex {
         if !self.raft.is_leader() {
             self.expiry_barrier = None;
             return LogIndex(0);
         }
         let now = self.raft.cluster_time(now_ms);
-        if self.store.next_due().is_none_or(|due| due > now) {
+        if due.is_none_or(|due| due > now) {
             return LogIndex(0);
         }
         // A barrier of an earlier term may be gone from the log.
@@ -123,10 +173,17 @@ impl<D: Disk> Node<D> {
         self.expiry_barrier.map_or_else(|| self.raft.last_index().next(), |barrier| barrier.index)
     }
 
-    /// When the log should have a stamp again, in cluster time: while something is to fall due, nodes that all lose
+    /// When the leader ends the next session that is due, in cluster time.
+    pub(super) fn next_session_step(&self) -> Option<ClusterTimeMs> {
+        let step_ms = limits::SESSION_END_STEP_MS;
+        let step = |due: ClusterTimeMs| ClusterTimeMs(due.0.div_ceil(step_ms).saturating_mul(step_ms));
+        self.store.next_session_due().map(step)
+    }
+
+    /// When the log should have a stamp again, in cluster time: while a file is to fall due, nodes that all lose
     /// their memory at once must not lose much time either.
     pub(super) fn next_stamp_due(&self) -> Option<ClusterTimeMs> {
-        self.store.next_due()?;
+        self.store.next_file_due()?;
         Some(ClusterTimeMs(self.raft.last_stamp().0.saturating_add(limits::STAMP_INTERVAL_MS)))
     }
 
@@ -214,7 +271,12 @@ impl<D: Disk> Node<D> {
                     page.files.iter().take_while(fits).map(|(name, file)| info(name, file)).collect();
                 Outcome::Listed { more: page.more || files.len() < page.files.len(), files }
             }
-            Operation::Change { .. } | Operation::Status => unreachable!("no read waits as one of these"),
+            Operation::Change { .. }
+            | Operation::Status
+            | Operation::OpenSession
+            | Operation::SessionChange { .. }
+            | Operation::KeepAlive { .. }
+            | Operation::CloseSession { .. } => unreachable!("no read waits as one of these"),
         })
     }
 
@@ -222,8 +284,9 @@ impl<D: Disk> Node<D> {
     fn read_contents(&self, file: &File, expiry_seconds: u64) -> Result<Outcome, Fault> {
         let ContentsAt(position) = file.contents;
         let entry = self.log.entry_at(Position(position))?;
-        let command = Command::decode(&entry.payload).expect("the store was built from this entry");
-        Ok(Outcome::Read { version: file.version, expiry_seconds, contents: command.contents })
+        let command = entry.command().expect("the store was built from this entry");
+        let contents = command.expect("a file is made by a change").contents;
+        Ok(Outcome::Read { version: file.version, expiry_seconds, contents })
     }
 }
 

@@ -25,12 +25,14 @@ pub(super) enum RequestKind {
     Cas,
     Delete,
     Status,
+    /// A session was to be opened, kept alive or closed.
+    Session,
     /// A change of which not even that could be told.
     Malformed,
 }
 
 impl RequestKind {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Read, "read"),
         (Self::Stat, "stat"),
         (Self::List, "list"),
@@ -38,6 +40,7 @@ impl RequestKind {
         (Self::Cas, "cas"),
         (Self::Delete, "delete"),
         (Self::Status, "status"),
+        (Self::Session, "session"),
         (Self::Malformed, "malformed"),
     ];
 
@@ -48,7 +51,10 @@ impl RequestKind {
             Operation::Stat { .. } => Self::Stat,
             Operation::List { .. } => Self::List,
             Operation::Status => Self::Status,
-            Operation::Change { .. } => Self::Malformed,
+            Operation::OpenSession | Operation::KeepAlive { .. } | Operation::CloseSession { .. } => {
+                Self::Session
+            }
+            Operation::Change { .. } | Operation::SessionChange { .. } => Self::Malformed,
         }
     }
 
@@ -75,10 +81,11 @@ enum Ending {
     NoLeader,
     Busy,
     Unknown,
+    SessionGone,
 }
 
 impl Ending {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::Done, "done"),
         (Self::NotFound, "not_found"),
         (Self::VersionMismatch, "version_mismatch"),
@@ -90,6 +97,7 @@ impl Ending {
         (Self::NoLeader, "no_leader"),
         (Self::Busy, "busy"),
         (Self::Unknown, "unknown"),
+        (Self::SessionGone, "session_gone"),
     ];
 
     fn of(outcome: &Outcome) -> Self {
@@ -105,6 +113,7 @@ impl Ending {
             Refusal::NoLeader => Self::NoLeader,
             Refusal::Busy => Self::Busy,
             Refusal::Unknown => Self::Unknown,
+            Refusal::SessionGone => Self::SessionGone,
         }
     }
 

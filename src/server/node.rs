@@ -308,7 +308,7 @@ impl<D: Disk> Node<D> {
             Timer::Readiness(number) => self.give_up_readiness(number, net),
             Timer::Expiry => {
                 self.expiry_alarm = None;
-                self.propose_what_is_due(now_ms);
+                self.propose_removal(now_ms, self.store.next_due());
                 self.propose_stamp(now_ms);
             }
             Timer::Stop => self.stopping = Stopping::Now,
@@ -417,7 +417,11 @@ impl<D: Disk> Node<D> {
                 match applied {
                     Applied::Changed { version } => Outcome::Changed { version: *version },
                     Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),
-                    Applied::Nothing => unreachable!("changes are proposed as commands"),
+                    Applied::SessionOpened { session, idle_ms } => {
+                        Outcome::SessionOpened { session: *session, idle_ms: *idle_ms }
+                    }
+                    Applied::SessionDone => Outcome::SessionDone,
+                    Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
                 }
             } else {
                 self.not_leader(asker.protocol)
@@ -470,7 +474,8 @@ impl<D: Disk> Node<D> {
         self.wheel.insert(now_ms + timeout_ms, Timer::Request(key))
     }
 
-    /// As leader, sees to it that the next file that is due goes when it is, and that the log knows the time until then.
+    /// As leader, sees to it that the next file that is due goes when it is, the next session not long after, and that
+    /// the log knows the time until then.
     fn set_expiry_alarm(&mut self, now_ms: u64) {
         if let Some(id) = self.expiry_alarm.take() {
             self.wheel.cancel(id);
@@ -478,8 +483,8 @@ impl<D: Disk> Node<D> {
         if !self.raft.is_leader() || self.expiry_barrier.is_some() {
             return;
         }
-        let due = [self.store.next_due(), self.next_stamp_due()].into_iter().flatten().min();
-        if let Some(due) = due {
+        let due = [self.store.next_file_due(), self.next_session_step(), self.next_stamp_due()];
+        if let Some(due) = due.into_iter().flatten().min() {
             // What is due already was refused just now: it is tried again, but not at once.
             let wait_ms = due.0.saturating_sub(self.raft.cluster_time(now_ms).0).max(1);
             self.expiry_alarm = Some(self.wheel.insert(now_ms.saturating_add(wait_ms), Timer::Expiry));

@@ -22,6 +22,7 @@ mod expiry;
 mod outcomes;
 mod readiness;
 mod reads;
+mod sessions;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const HEARTBEAT_MS: u64 = 50;
@@ -198,6 +199,16 @@ impl Cluster {
         replies.remove(0)
     }
 
+    /// All nodes lose power at once and start again from what was on their disks.
+    fn restart_all(&mut self) {
+        let nodes = self.members.len() as u32;
+        self.in_flight.clear();
+        for (id, member) in &mut self.members {
+            *member = start_on(member.network.disk.crash(Unflushed::Lost), *id, nodes, self.now_ms);
+        }
+        self.introduce();
+    }
+
     fn disk(&self, node: u32) -> &SimulatedDisk {
         &self.members[&NodeId(node)].network.disk
     }
@@ -223,6 +234,11 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
 /// A node on the disk of an earlier life, if it had one.
 fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestMember {
     let storage = open(disk.clone(), node);
+    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
+    TestMember { node: Node::new(config_of(node, nodes), storage, now_ms), network }
+}
+
+fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
     let address = |port: u32| ([127, 0, 0, 1], port as u16).into();
     let members = (1..=nodes)
         .map(|n| Member {
@@ -233,7 +249,7 @@ fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestM
             http: None,
         })
         .collect();
-    let config = NodeConfig {
+    NodeConfig {
         cluster: "test".into(),
         node,
         members,
@@ -244,9 +260,7 @@ fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestM
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,
-    };
-    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
-    TestMember { node: Node::new(config, storage, now_ms), network }
+    }
 }
 
 #[test]

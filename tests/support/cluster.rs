@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     /// Bounds on clients; the daemon's own unless given.
     pub(crate) max_clients: Option<usize>,
     pub(crate) max_pending_mib: Option<u64>,
+    /// The addresses that clients know the nodes by, if those are not the nodes' own.
+    pub(crate) client_addresses: Vec<String>,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             local_text_reads: false,
             max_clients: None,
             max_pending_mib: None,
+            client_addresses: Vec::new(),
         }
     }
 }
@@ -135,7 +138,12 @@ impl TestCluster {
 
     /// A client that knows these nodes only; a redirect leads it to others all the same.
     pub(crate) fn client_of(&self, nodes: &[usize]) -> Client {
-        Client::new(nodes.iter().map(|n| self.nodes[*n].client.clone()))
+        self.client_at(nodes.iter().map(|n| self.nodes[*n].client.clone()).collect())
+    }
+
+    /// A client that knows these addresses.
+    pub(crate) fn client_at(&self, addresses: Vec<String>) -> Client {
+        Client::new(addresses)
             .and_then(|client| client.with_cluster(CLUSTER_NAME))
             .unwrap()
             .with_timeout(CLIENT_TIMEOUT)
@@ -268,13 +276,15 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
         local_text_reads,
         max_clients,
         max_pending_mib,
+        client_addresses,
     } = settings;
     let data_dir = node.data_dir.display();
     let mut text = format!(
         "cluster = \"{CLUSTER_NAME}\"\nnode = {}\ndata_dir = \"{data_dir}\"\nlog_level = \"debug\"\n\n",
         node.id
     );
-    for Node { id, peer, client, text: text_address, http, .. } in nodes {
+    for (n, Node { id, peer, client, text: text_address, http, .. }) in nodes.iter().enumerate() {
+        let client = client_addresses.get(n).unwrap_or(client);
         let _ = writeln!(
             text,
             "[[member]]\nnode = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\ntext = \"{text_address}\"\n\
@@ -291,6 +301,9 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
     }
     if let Some(max_pending_mib) = max_pending_mib {
         let _ = writeln!(text, "max_pending_mib = {max_pending_mib}");
+    }
+    if !client_addresses.is_empty() {
+        let _ = writeln!(text, "\n[listen]\nclient = \"{}\"", node.client);
     }
     if *local_text_reads {
         text += "\n[text]\nreads = \"local\"\n";

@@ -307,7 +307,7 @@ impl AppendEntries {
             prev_log: decode_entry_id(reader)?,
             leader_commit: LogIndex(reader.counter("index")?),
             round: reader.u64()?,
-            cluster_time: ClusterTimeMs(reader.u64()?),
+            cluster_time: ClusterTimeMs(reader.counter("cluster time")?),
             entries: Vec::new(),
         };
         let count = reader.count("entries", ENTRY_HEADER_BYTES)?;

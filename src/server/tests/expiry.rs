@@ -52,16 +52,6 @@ impl Cluster {
         }
         panic!("{name} stays");
     }
-
-    /// All nodes lose power at once and start again from what was on their disks.
-    fn restart_all(&mut self) {
-        let nodes = self.members.len() as u32;
-        self.in_flight.clear();
-        for (id, member) in &mut self.members {
-            *member = start_on(member.network.disk.crash(Unflushed::Lost), *id, nodes, self.now_ms);
-        }
-        self.introduce();
-    }
 }
 
 #[test]
