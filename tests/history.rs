@@ -41,9 +41,9 @@ fn what_clients_are_told_through_kills_and_stops_of_leaders_has_an_explanation()
                 scope.spawn(move || Caller::new(id, shared, random).run())
             })
             .collect();
-        let leaders = disturb(&mut cluster, &shared);
-        drop(stop);
         let mut history = History::new();
+        let leaders = disturb(&mut cluster, &shared, &mut history);
+        drop(stop);
         clients.into_iter().for_each(|client| history.merge(client.join().unwrap()));
         (history, leaders)
     });
@@ -61,25 +61,27 @@ fn what_clients_are_told_through_kills_and_stops_of_leaders_has_an_explanation()
 }
 
 /// Kills and stops leaders while clients call. Returns who led, one after the other.
-fn disturb(cluster: &mut TestCluster, shared: &Shared) -> Vec<usize> {
+fn disturb(cluster: &mut TestCluster, shared: &Shared, history: &mut History) -> Vec<usize> {
     let mut leaders = vec![cluster.wait_for_leader()];
     for round in 0..4 {
         shared.wait_for_progress();
         let old = cluster.wait_for_leader();
         shared.leader.store(old as u64, Ordering::SeqCst);
-        if round % 2 == 0 {
-            cluster.kill_9(old);
-        } else {
+        let to_stop = (round % 2 == 1).then(|| {
+            let connection = Connection::open(&shared.addresses[old], "", Instant::now() + PATIENCE).unwrap();
             cluster.nodes[old].stop();
+            connection
+        });
+        if to_stop.is_none() {
+            cluster.kill_9(old);
         }
         leaders.push(cluster.wait_for_leader());
         shared.leader.store(*leaders.last().unwrap() as u64, Ordering::SeqCst);
         // The new leader has changed what the old one still believes in.
         shared.wait_for_progress();
-        if round % 2 == 0 {
-            cluster.restart(old);
-        } else {
-            cluster.nodes[old].cont();
+        match to_stop {
+            None => cluster.restart(old),
+            Some(connection) => read_all_at_the_stopped_one(cluster, old, connection, shared, history),
         }
         // Followers come and go as well.
         let follower = cluster.a_follower();
@@ -89,6 +91,33 @@ fn disturb(cluster: &mut TestCluster, shared: &Shared) -> Vec<usize> {
         leaders.push(cluster.wait_for_leader());
     }
     leaders
+}
+
+/// The stopped node finds reads in its socket when it goes on, and still believes that it leads: whatever it answers must
+/// be true of now, not of then.
+fn read_all_at_the_stopped_one(
+    cluster: &mut TestCluster,
+    stopped: usize,
+    mut connection: Connection,
+    shared: &Shared,
+    history: &mut History,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    let asked: Vec<_> = (0..FILES)
+        .map(|number| {
+            // They are under way together: to the history each is a client of its own.
+            let client = ClientId(CLIENTS + 1 + number as u32);
+            let call = history.invoke(client, &file(number), Operation::Read, shared.now());
+            (connection.submit(Request::Read { name: file(number) }, deadline), call)
+        })
+        .collect();
+    connection.flush(deadline).unwrap();
+    cluster.nodes[stopped].cont();
+    for _ in &asked {
+        let reply = connection.receive(deadline).unwrap();
+        let (_, call) = asked.iter().find(|(request, _)| *request == reply.id).expect("it was asked");
+        history.answer(*call, outcome_of(&reply.outcome), shared.now());
+    }
 }
 
 /// In the end every node is asked for every file: what is there now must fit all that was told.
