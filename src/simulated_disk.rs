@@ -8,7 +8,7 @@
 //!
 //! Operations are counted, so that a test can fail each one of them in turn, or cut the power before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,13 +59,15 @@ struct State {
     flushes: u64,
 }
 
+/// A file as a process sees it, with what is needed to tell what the medium holds. Copies share the bytes until
+/// one of them is stored into: a crash of a disk with a hundred sealed segments copies none of them.
 #[derive(Clone, Debug, Default)]
 struct FileState {
-    bytes: Vec<u8>,
-    /// As on the medium; the length too is only there once it was flushed.
-    durable: Vec<u8>,
-    /// Sectors stored into since the last flush.
-    unflushed: BTreeSet<usize>,
+    bytes: Arc<Vec<u8>>,
+    /// The length that is there without doubt: a new one is only once it was flushed.
+    durable_len: usize,
+    /// What the medium holds of the sectors that were stored into since the last flush.
+    unflushed: BTreeMap<usize, Box<[u8]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,14 +159,14 @@ impl SimulatedDisk {
         for (name, number) in &names {
             let file = state.files.get(number).unwrap_or_else(|| panic!("no file behind {name}"));
             let bytes = match unflushed {
-                Unflushed::Kept => file.bytes.clone(),
-                Unflushed::Lost => file.durable.clone(),
+                Unflushed::Kept => Arc::clone(&file.bytes),
+                Unflushed::Lost => file.durable(),
                 Unflushed::Drawn(_) => file.after_crash(&mut random),
-                Unflushed::AllBut(sector) => file.mixed(&file.bytes, &file.durable, sector, sectors_before),
-                Unflushed::Only(sector) => file.mixed(&file.durable, &file.bytes, sector, sectors_before),
+                Unflushed::AllBut(sector) => file.mixed(sector, sectors_before, false),
+                Unflushed::Only(sector) => file.mixed(sector, sectors_before, true),
             };
             sectors_before += file.unflushed.len();
-            files.insert(*number, FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() });
+            files.insert(*number, FileState::durable_as(bytes));
         }
         let found = State {
             files,
@@ -182,6 +184,35 @@ impl SimulatedDisk {
     pub fn unflushed_sectors(&self) -> usize {
         let state = self.state();
         state.names.values().map(|file| state.files[file].unflushed.len()).sum()
+    }
+
+    /// Whether everything stored and every change of a name is on the medium.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let state = self.state();
+        state.renamings.is_empty() && state.names.values().all(|file| state.files[file].unflushed.is_empty())
+    }
+
+    /// Writes back, as a kernel may at any moment, about this share of the sectors that were not flushed. They
+    /// are on the medium then as they are now, whatever is stored into them before the next flush.
+    pub fn write_back(&self, share: f64, random: &mut fastrand::Rng) {
+        for file in self.state().files.values_mut() {
+            file.unflushed.retain(|_, _| random.f64() >= share);
+        }
+    }
+
+    /// Lets one byte of a file rot, on the medium and wherever it was read to.
+    ///
+    /// # Panics
+    /// If there is no such file, or it is not that long.
+    pub fn rot(&self, name: &str, offset: usize, mask: u8) {
+        let mut state = self.state();
+        let number = state.names[name];
+        let file = state.files.get_mut(&number).expect("what is named is there");
+        Arc::make_mut(&mut file.bytes)[offset] ^= mask;
+        if let Some(before) = file.unflushed.get_mut(&(offset / SECTOR_BYTES)) {
+            before[offset % SECTOR_BYTES] ^= mask;
+        }
     }
 
     /// Operations so far that changed something, stores and flushes included.
@@ -222,7 +253,7 @@ impl SimulatedDisk {
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
         let file = state.names.get(name)?;
-        Some(state.files[file].bytes.clone())
+        Some(state.files[file].bytes.to_vec())
     }
 
     /// Puts a file there, durably, with these bytes, whatever the name stood for.
@@ -230,8 +261,7 @@ impl SimulatedDisk {
         let mut state = self.state();
         let number = state.next_file;
         state.next_file += 1;
-        let file = FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() };
-        state.files.insert(number, file);
+        state.files.insert(number, FileState::durable_as(Arc::new(bytes)));
         state.names.insert(name.to_owned(), number);
         state.durable_names.insert(name.to_owned(), number);
     }
@@ -245,38 +275,62 @@ impl SimulatedDisk {
 }
 
 impl FileState {
-    /// Of what was not flushed, each sector by itself is there or not.
-    fn after_crash(&self, random: &mut fastrand::Rng) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        if bytes.len() != self.bytes.len() {
-            // The new length may be there, or the old one, or one in between.
-            let (low, high) = (bytes.len().min(self.bytes.len()), bytes.len().max(self.bytes.len()));
-            let between = random.usize(low..=high);
-            bytes.resize(*random.choice(&[low, between, high]).expect("three to choose from"), 0);
+    /// A file of which all is on the medium.
+    fn durable_as(bytes: Arc<Vec<u8>>) -> Self {
+        Self { durable_len: bytes.len(), bytes, unflushed: BTreeMap::new() }
+    }
+
+    fn store(&mut self, range: Range<usize>, bytes: &[u8]) {
+        let len = self.bytes.len();
+        for sector in range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES) {
+            let before = &self.bytes;
+            self.unflushed.entry(sector).or_insert_with(|| before[sector_range(sector, len)].into());
         }
-        let keep_share = random.f64();
-        for sector in &self.unflushed {
-            let range = sector_range(*sector, bytes.len().min(self.bytes.len()));
-            if !range.is_empty() && random.f64() < keep_share {
-                bytes[range.clone()].copy_from_slice(&self.bytes[range]);
+        Arc::make_mut(&mut self.bytes)[range].copy_from_slice(bytes);
+    }
+
+    fn flush(&mut self) {
+        self.durable_len = self.bytes.len();
+        self.unflushed.clear();
+    }
+
+    /// As on the medium.
+    fn durable(&self) -> Arc<Vec<u8>> {
+        self.with(|_| false, self.durable_len)
+    }
+
+    /// In this length, with the unflushed sectors that `is_there` picks and what the medium holds of the others.
+    fn with(&self, mut is_there: impl FnMut(usize) -> bool, len: usize) -> Arc<Vec<u8>> {
+        let mut bytes = Arc::clone(&self.bytes);
+        for (sector, before) in &self.unflushed {
+            if !is_there(*sector) {
+                Arc::make_mut(&mut bytes)[sector_range(*sector, self.bytes.len())].copy_from_slice(before);
             }
+        }
+        if bytes.len() != len {
+            Arc::make_mut(&mut bytes).resize(len, 0);
         }
         bytes
     }
 
-    /// `base` in the file's present length, but with one unflushed sector as `other` has it, should that be one of
-    /// this file's.
-    fn mixed(&self, base: &[u8], other: &[u8], sector: usize, sectors_before: usize) -> Vec<u8> {
-        let mut bytes = base.to_vec();
-        bytes.resize(self.bytes.len(), 0);
-        let own = sector.checked_sub(sectors_before).and_then(|place| self.unflushed.iter().nth(place));
-        if let Some(sector) = own {
-            let range = sector_range(*sector, bytes.len());
-            bytes[range.clone()].fill(0);
-            let there = sector_range(*sector, bytes.len().min(other.len()));
-            bytes[there.clone()].copy_from_slice(&other[there]);
+    /// Of what was not flushed, each sector by itself is there or not.
+    fn after_crash(&self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
+        let mut len = self.bytes.len();
+        if self.durable_len != len {
+            // The new length may be there, or the old one, or one in between.
+            let between = random.usize(self.durable_len..=len);
+            len = *random.choice(&[self.durable_len, between, len]).expect("three to choose from");
         }
-        bytes
+        let keep_share = random.f64();
+        self.with(|_| random.f64() < keep_share, len)
+    }
+
+    /// The file in its present length, with all of the unflushed sectors but one, or only that one, should it be
+    /// one of this file's.
+    fn mixed(&self, sector: usize, sectors_before: usize, only: bool) -> Arc<Vec<u8>> {
+        let own = sector.checked_sub(sectors_before).and_then(|place| self.unflushed.keys().nth(place));
+        let is_it = |sector: usize| own == Some(&sector);
+        self.with(|sector| is_it(sector) == only, self.bytes.len())
     }
 }
 
@@ -302,7 +356,7 @@ impl Disk for SimulatedDisk {
         }
         let number = state.next_file;
         state.next_file += 1;
-        let file = FileState { bytes: vec![0; len_bytes as usize], ..FileState::default() };
+        let file = FileState { bytes: Arc::new(vec![0; len_bytes as usize]), ..FileState::default() };
         state.files.insert(number, file);
         state.change_names(Renaming::Set { name: name.to_owned(), file: number });
         Ok(SimulatedFile { disk: self.clone(), number, len_bytes, is_sealed: false })
@@ -380,9 +434,7 @@ impl MappedFile for SimulatedFile {
             return;
         }
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
-        let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
-        file.bytes[range].copy_from_slice(bytes);
-        file.unflushed.extend(sectors);
+        file.store(range, bytes);
     }
 
     fn copy_out(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -402,14 +454,7 @@ impl MappedFile for SimulatedFile {
         state.begin()?;
         state.flushes += 1;
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
-        if file.durable.len() != file.bytes.len() {
-            file.durable.resize(file.bytes.len(), 0);
-        }
-        for sector in std::mem::take(&mut file.unflushed) {
-            let start = sector * SECTOR_BYTES;
-            let end = (start + SECTOR_BYTES).min(file.bytes.len());
-            file.durable[start..end].copy_from_slice(&file.bytes[start..end]);
-        }
+        file.flush();
         Ok(())
     }
 
@@ -424,6 +469,8 @@ impl MappedFile for SimulatedFile {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn file_of(disk: &SimulatedDisk, len_bytes: u64) -> SimulatedFile {

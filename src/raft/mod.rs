@@ -241,6 +241,18 @@ impl Raft {
         self.log.last_id()
     }
 
+    /// Everything up to here is flushed, as far as the core was told.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.log.durable_index()
+    }
+
+    /// The first index of each run of equal terms.
+    #[must_use]
+    pub fn term_starts(&self) -> &[(LogIndex, Term)] {
+        self.log.runs()
+    }
+
     /// The term of the entry at `index`, where the log has one; 0 at index 0.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
