@@ -8,7 +8,7 @@
 //!
 //! Operations are counted, so that a test can fail each one of them in turn, or cut the power before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,9 @@ pub enum Unflushed {
     Lost,
     /// Each sector by itself, drawn from a generator with this seed.
     Drawn(u64),
+    /// As drawn, but what was stored where there were only zeros may also be garbage: a record that was being
+    /// written, never one that was flushed before.
+    Garbled(u64),
     /// All changes of names, and all sectors but the one of this number, counted from 0 over all files.
     AllBut(usize),
     /// All changes of names, and none of the sectors but the one of this number.
@@ -48,6 +51,8 @@ struct State {
     next_file: u64,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
+    /// Files that were stored into since their last flush.
+    unflushed: BTreeSet<u64>,
     /// Changes of names since the last flush of the directory.
     renamings: Vec<Renaming>,
     operations: u64,
@@ -142,14 +147,14 @@ impl SimulatedDisk {
     pub fn crash(&self, unflushed: Unflushed) -> Self {
         let state = self.state();
         let mut random = fastrand::Rng::with_seed(match unflushed {
-            Unflushed::Drawn(seed) => seed,
+            Unflushed::Drawn(seed) | Unflushed::Garbled(seed) => seed,
             _ => 0,
         });
         let mut names = state.durable_names.clone();
         let kept = match unflushed {
             Unflushed::Kept | Unflushed::AllBut(_) | Unflushed::Only(_) => state.renamings.len(),
             Unflushed::Lost => 0,
-            Unflushed::Drawn(_) => random.usize(..=state.renamings.len()),
+            Unflushed::Drawn(_) | Unflushed::Garbled(_) => random.usize(..=state.renamings.len()),
         };
         for renaming in &state.renamings[..kept] {
             renaming.apply(&mut names);
@@ -162,6 +167,7 @@ impl SimulatedDisk {
                 Unflushed::Kept => Arc::clone(&file.bytes),
                 Unflushed::Lost => file.durable(),
                 Unflushed::Drawn(_) => file.after_crash(&mut random),
+                Unflushed::Garbled(_) => file.garbled(&mut random),
                 Unflushed::AllBut(sector) => file.mixed(sector, sectors_before, false),
                 Unflushed::Only(sector) => file.mixed(sector, sectors_before, true),
             };
@@ -186,11 +192,15 @@ impl SimulatedDisk {
         state.names.values().map(|file| state.files[file].unflushed.len()).sum()
     }
 
-    /// Whether everything stored and every change of a name is on the medium.
+    /// The names of the files with sectors that were stored into and not flushed.
     #[must_use]
-    pub fn is_flushed(&self) -> bool {
+    pub fn unflushed_files(&self) -> Vec<String> {
         let state = self.state();
-        state.renamings.is_empty() && state.names.values().all(|file| state.files[file].unflushed.is_empty())
+        if state.unflushed.is_empty() {
+            return Vec::new();
+        }
+        let named = state.names.iter().filter(|(_, file)| state.unflushed.contains(file));
+        named.map(|(name, _)| name.clone()).collect()
     }
 
     /// Writes back, as a kernel may at any moment, about this share of the sectors that were not flushed. They
@@ -325,6 +335,18 @@ impl FileState {
         self.with(|_| random.f64() < keep_share, len)
     }
 
+    /// As after a crash; some of the sectors that were empty hold garbage.
+    fn garbled(&self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
+        let mut bytes = self.after_crash(random);
+        for (sector, before) in &self.unflushed {
+            let range = sector_range(*sector, bytes.len());
+            if before.iter().all(|byte| *byte == 0) && random.u32(..4) == 0 {
+                Arc::make_mut(&mut bytes)[range].fill_with(|| random.u8(..));
+            }
+        }
+        bytes
+    }
+
     /// The file in its present length, with all of the unflushed sectors but one, or only that one, should it be
     /// one of this file's.
     fn mixed(&self, sector: usize, sectors_before: usize, only: bool) -> Arc<Vec<u8>> {
@@ -435,6 +457,7 @@ impl MappedFile for SimulatedFile {
         }
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
         file.store(range, bytes);
+        state.unflushed.insert(self.number);
     }
 
     fn copy_out(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -455,6 +478,7 @@ impl MappedFile for SimulatedFile {
         state.flushes += 1;
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
         file.flush();
+        state.unflushed.remove(&self.number);
         Ok(())
     }
 
@@ -469,8 +493,6 @@ impl MappedFile for SimulatedFile {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn file_of(disk: &SimulatedDisk, len_bytes: u64) -> SimulatedFile {

@@ -1,0 +1,141 @@
+//! The end of a run: the faults end, a quorum is whole, and within a bound the cluster must have one leader, equal
+//! stores, and serve new writes and reads.
+
+use crate::coverage::Phase;
+use crate::plan::{Operations, Plan};
+use crate::process::State;
+use crate::schedule::Happening;
+use crate::simulation::{Checked, Simulation};
+
+/// Within so many election timeouts a leader is there and all is replicated.
+const ELECTION_TIMEOUTS_MAX: u64 = 20;
+/// What finding connections that swallow everything may take besides: six sweeps, and a pause before dialling.
+const DEAD_CONNECTIONS_US: u64 = 5_000_000;
+/// Writes and reads that must be served then.
+const SERVED: u64 = 10;
+
+impl Simulation {
+    /// Heals the cluster and waits for it.
+    pub(crate) fn check_liveness(&mut self) -> Checked {
+        self.is_troubled = false;
+        self.clients_act = false;
+        self.heal_all();
+        self.refresh_soundness();
+        self.repair_damaged();
+        self.send_some_away();
+        for place in 0..self.plan.nodes {
+            if self.processes[place].state == State::Down {
+                self.schedule.at(self.now_us + 1000, Happening::Start { node: place });
+            }
+        }
+        let bound_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000 + DEAD_CONNECTIONS_US;
+        let until_us = self.now_us + bound_us;
+        while !self.is_settled() {
+            if self.schedule.next_time_us().is_none_or(|time_us| time_us > until_us) {
+                return Err(format!("no order {} ms after the faults: {}", bound_us / 1000, self.describe()));
+            }
+            self.next_event()?;
+        }
+        self.check_equal_stores()?;
+        self.check_service(bound_us)
+    }
+
+    /// Some nodes stay away, as many as the cluster can do without.
+    fn send_some_away(&mut self) {
+        if !self.plan.minority_stays_away {
+            return;
+        }
+        let unsound = self.processes.iter().filter(|process| process.is_unsound()).count();
+        let spare = self.plan.minority().saturating_sub(unsound);
+        for _ in 0..self.random.usize(..=spare) {
+            let place = self.random.usize(..self.plan.nodes);
+            if !self.processes[place].is_unsound() {
+                self.nemesis.keep_away(place);
+                let silently = self.random.bool();
+                self.end(place, silently);
+            }
+        }
+    }
+
+    fn core(&self) -> impl Iterator<Item = &crate::process::Process> {
+        self.processes
+            .iter()
+            .filter(|process| process.state != State::Damaged && !self.nemesis.stays_away(process.place))
+    }
+
+    fn is_settled(&self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let leader = self.processes[leader].raft().expect("it leads");
+        let (id, term, last) = (leader.identity().node, leader.term(), leader.last_index());
+        self.core().all(|process| {
+            process.node.as_ref().is_some_and(|node| {
+                let raft = node.raft();
+                raft.leader_id() == Some(id)
+                    && raft.term() == term
+                    && raft.commit_index() == last
+                    && node.store().last_applied() == last
+            })
+        })
+    }
+
+    fn check_equal_stores(&self) -> Checked {
+        let mut stores = self.core().filter_map(|process| process.node.as_ref()).map(|node| node.store());
+        let Some(first) = stores.next() else { return Ok(()) };
+        let digest = first.digest();
+        if stores.all(|store| store.digest() == digest) {
+            Ok(())
+        } else {
+            Err("the stores differ in the end".to_owned())
+        }
+    }
+
+    fn check_service(&mut self, bound_us: u64) -> Checked {
+        let plan = self.plan.clone();
+        self.plan = Plan {
+            pipeline: 1,
+            think_us: 2_000,
+            operations: Operations { write: 1, cas: 0, delete: 0, read: 1, stat: 0, list: 0 },
+            ..plan
+        };
+        let client = 0;
+        let (changes, reads) = (self.clients[client].changes_done, self.clients[client].reads_done);
+        self.clients_act = true;
+        self.schedule.at(self.now_us, Happening::Client { client });
+        let until_us = self.now_us + bound_us;
+        while self.clients[client].changes_done < changes + SERVED
+            || self.clients[client].reads_done < reads + SERVED
+        {
+            if self.now_us > until_us {
+                return Err(format!("no service {} ms after order: {}", bound_us / 1000, self.describe()));
+            }
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
+    /// What each node is, for a report.
+    pub(crate) fn describe(&self) -> String {
+        let mut lines = vec![format!("at {} us, {:?}", self.now_us, self.phase() as Phase)];
+        for process in &self.processes {
+            lines.push(match &process.node {
+                None => format!("  node {}: {:?}, {:?}", process.id(), process.state, process.durable),
+                Some(node) => {
+                    let raft = node.raft();
+                    format!(
+                        "  node {}: {:?} term {} leader {:?} commit {} applied {} last {:?} registered {} lost {:?}",
+                        process.id(),
+                        raft.role(),
+                        raft.term(),
+                        raft.leader_id().map(|node| node.0),
+                        raft.commit_index(),
+                        node.store().last_applied(),
+                        raft.last_id(),
+                        raft.is_registered(),
+                        process.lost
+                    )
+                }
+            });
+        }
+        lines.join("\n")
+    }
+}
