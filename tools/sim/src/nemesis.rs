@@ -84,6 +84,10 @@ impl Simulation {
         let kinds: Vec<FaultKind> =
             MADE.into_iter().filter(|kind| self.plan.faults.contains(*kind)).collect();
         let Some(kind) = self.random.choice(&kinds).copied() else { return Ok(()) };
+        // All at once is rare, or nothing else would ever happen.
+        if kind == FaultKind::PowerLossOfAll && self.random.u32(..8) != 0 {
+            return Ok(());
+        }
         let place = match self.leader() {
             Some(leader) if self.random.u32(..5) < 2 => leader,
             _ => self.random.usize(..self.plan.nodes),

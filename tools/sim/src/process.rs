@@ -98,8 +98,10 @@ pub(crate) struct Process {
     /// What the process had in memory when it ended, and how far its log had not been touched since the last flush.
     pub(crate) last_words: Option<(LogShape, HardState, LogIndex)>,
     pub(crate) watermarks: Watermarks,
-    /// As this incarnation it lost what it once promised, and has not been brought up to date since.
+    /// As this incarnation it lost what it once promised.
     pub(crate) lost: Option<Incarnation>,
+    /// The committed log says that it counts, and it holds what it has promised.
+    pub(crate) counts: bool,
     /// What was flushed before the last flush: later records prove it.
     pub(crate) proven: LogIndex,
     /// Bytes of its directory have rotted since it was last made.
@@ -131,6 +133,7 @@ impl Process {
             last_words: None,
             watermarks: Watermarks::default(),
             lost: None,
+            counts: false,
             proven: LogIndex(0),
             is_rotten: false,
             fails: false,
@@ -150,7 +153,7 @@ impl Process {
 
     /// Whether it may lack what it once promised.
     pub(crate) fn is_unsound(&self) -> bool {
-        self.lost.is_some() || self.is_rotten || self.state == State::Damaged
+        !self.counts || self.is_rotten || self.state == State::Damaged
     }
 
     /// It has another disk now, of which this is known.
@@ -158,6 +161,7 @@ impl Process {
         self.durable = durable;
         self.stored = stored;
         self.last_words = None;
+        self.counts = false;
         self.is_rotten = false;
         self.fails = false;
         self.proven = LogIndex(0);

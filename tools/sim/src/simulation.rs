@@ -504,7 +504,7 @@ impl Simulation {
         process.is_stopping = false;
         process.heard.clear();
         self.fabric.close_all(&mut self.schedule, self.now_us, Party::Node(place), silently);
-        let away_us = *self.random.choice(&[1_000, 100_000, 1_000_000, 5_000_000]).expect("a choice");
+        let away_us = *self.random.choice(&[1_000, 50_000, 200_000, 200_000, 1_000_000, 4_000_000]).expect("a choice");
         let at_us = self.now_us + self.random.u64(..away_us);
         self.schedule.at(at_us, Happening::Start { node: place });
     }
@@ -589,6 +589,7 @@ impl Simulation {
             }
         }
         process.disk.power_off_at(u64::MAX);
+        process.disk.fail_at(0, std::io::ErrorKind::Other);
         let identity = Identity {
             node: process.id(),
             incarnation: state.incarnation,
@@ -681,12 +682,12 @@ impl Simulation {
     pub(crate) fn refresh_soundness(&mut self) {
         for process in &mut self.processes {
             let Some(raft) = process.node.as_ref().map(Node::raft) else { continue };
-            if process.lost.is_some_and(|lost| lost != raft.hard_state().incarnation)
+            if process.lost != Some(raft.hard_state().incarnation)
                 && let Some(index) = self.witness.confirmed_at(process.id(), raft.hard_state().incarnation)
                 && process.durable.last >= index
                 && raft.commit_index() >= index
             {
-                process.lost = None;
+                process.counts = true;
             }
         }
     }

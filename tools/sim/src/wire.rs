@@ -88,7 +88,7 @@ impl Wire<'_> {
         };
         let state = &recovered.state;
         match message {
-            PeerMessage::RequestVoteReply(reply) if !reply.pre_vote => {
+            PeerMessage::RequestVoteReply(reply) if reply.vote_granted && !reply.pre_vote => {
                 let holds = state.term == reply.election_term && state.voted_for == Some(to);
                 self.check(holds, || format!("{message:?} to {to} is not in {state:?}"));
             }
