@@ -73,6 +73,9 @@ struct FileState {
     durable_len: usize,
     /// What the medium holds of the sectors that were stored into since the last flush.
     unflushed: BTreeMap<usize, Box<[u8]>>,
+    /// The same for sectors of which a flush failed: a process still sees what was stored, but as the kernel takes
+    /// them for written, no later flush brings them to the medium unless they are stored into again.
+    forgotten: BTreeMap<usize, Box<[u8]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -220,8 +223,10 @@ impl SimulatedDisk {
         let number = state.names[name];
         let file = state.files.get_mut(&number).expect("what is named is there");
         Arc::make_mut(&mut file.bytes)[offset] ^= mask;
-        if let Some(before) = file.unflushed.get_mut(&(offset / SECTOR_BYTES)) {
-            before[offset % SECTOR_BYTES] ^= mask;
+        for sectors in [&mut file.unflushed, &mut file.forgotten] {
+            if let Some(before) = sectors.get_mut(&(offset / SECTOR_BYTES)) {
+                before[offset % SECTOR_BYTES] ^= mask;
+            }
         }
     }
 
@@ -237,7 +242,8 @@ impl SimulatedDisk {
         self.state().flushes
     }
 
-    /// Lets the operation of this number fail (the first is 1). A store cannot fail and is done.
+    /// Lets the operation of this number fail (the first is 1). A store cannot fail and is done. What a flush that
+    /// failed was for is still seen, and is on the medium only once it was stored again.
     pub fn fail_at(&self, operation: u64, kind: io::ErrorKind) {
         self.state().fail_at = Some((operation, kind));
     }
@@ -287,14 +293,15 @@ impl SimulatedDisk {
 impl FileState {
     /// A file of which all is on the medium.
     fn durable_as(bytes: Arc<Vec<u8>>) -> Self {
-        Self { durable_len: bytes.len(), bytes, unflushed: BTreeMap::new() }
+        Self { durable_len: bytes.len(), bytes, ..Self::default() }
     }
 
     fn store(&mut self, range: Range<usize>, bytes: &[u8]) {
         let len = self.bytes.len();
         for sector in range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES) {
-            let before = &self.bytes;
-            self.unflushed.entry(sector).or_insert_with(|| before[sector_range(sector, len)].into());
+            let before = self.forgotten.remove(&sector);
+            let as_seen = &self.bytes[sector_range(sector, len)];
+            self.unflushed.entry(sector).or_insert_with(|| before.unwrap_or_else(|| as_seen.into()));
         }
         Arc::make_mut(&mut self.bytes)[range].copy_from_slice(bytes);
     }
@@ -302,6 +309,10 @@ impl FileState {
     fn flush(&mut self) {
         self.durable_len = self.bytes.len();
         self.unflushed.clear();
+    }
+
+    fn fail_flush(&mut self) {
+        self.forgotten.append(&mut self.unflushed);
     }
 
     /// As on the medium.
@@ -312,10 +323,9 @@ impl FileState {
     /// In this length, with the unflushed sectors that `is_there` picks and what the medium holds of the others.
     fn with(&self, mut is_there: impl FnMut(usize) -> bool, len: usize) -> Arc<Vec<u8>> {
         let mut bytes = Arc::clone(&self.bytes);
-        for (sector, before) in &self.unflushed {
-            if !is_there(*sector) {
-                Arc::make_mut(&mut bytes)[sector_range(*sector, self.bytes.len())].copy_from_slice(before);
-            }
+        let lost = self.unflushed.iter().filter(|(sector, _)| !is_there(**sector));
+        for (sector, before) in lost.chain(&self.forgotten) {
+            Arc::make_mut(&mut bytes)[sector_range(*sector, self.bytes.len())].copy_from_slice(before);
         }
         if bytes.len() != len {
             Arc::make_mut(&mut bytes).resize(len, 0);
@@ -474,11 +484,20 @@ impl MappedFile for SimulatedFile {
     fn flush(&mut self) -> io::Result<()> {
         assert!(!self.is_sealed, "a flush of a sealed file");
         let mut state = self.disk.state();
-        state.begin()?;
-        state.flushes += 1;
+        let begun = state.begin();
+        let is_off = state.is_off;
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
+        if begun.is_err() {
+            if !is_off {
+                file.fail_flush();
+            }
+            return begun;
+        }
         file.flush();
-        state.unflushed.remove(&self.number);
+        if file.forgotten.is_empty() {
+            state.unflushed.remove(&self.number);
+        }
+        state.flushes += 1;
         Ok(())
     }
 

@@ -30,6 +30,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use fsd_wire::{ClusterId, Incarnation, Life, NodeId, Term};
 
 use super::error::{Doing, StorageError};
+use super::recovery::store_again;
 use super::{DirectoryIdentity, Position};
 use crate::mapping::{Disk, MappedFile};
 use crate::raft::HardState;
@@ -139,15 +140,19 @@ impl<D: Disk> HardStateFile<D> {
         log_end: Position,
     ) -> Result<Self, StorageError> {
         let path = disk.describe(HARD_STATE_NAME);
-        let file = disk.open(HARD_STATE_NAME).doing(|| format!("open {path}"))?;
+        let mut file = disk.open(HARD_STATE_NAME).doing(|| format!("open {path}"))?;
         let slots = read_slots(&file).doing(|| format!("read {path}"))?;
         let (sequence, _) = choose(&slots, &path)?;
         let present = slots.iter().position(|slot| match slot {
             Slot::Good { sequence: found, .. } => *found == sequence,
             _ => false,
         });
-        let next_slot = 1 - present.expect("the chosen slot is one of the two") as u64;
-        let identity = identity.clone();
+        let present = present.expect("the chosen slot is one of the two") as u64;
+        // It may be in memory only; while the other slot is stored, this one must be on the disk.
+        let (from, to) = (present * SLOT_BYTES as u64, (present + 1) * SLOT_BYTES as u64);
+        store_again(&mut file, from, to).doing(|| format!("read {path}"))?;
+        file.flush().doing(|| format!("flush {path}"))?;
+        let (identity, next_slot) = (identity.clone(), 1 - present);
         let mut opened = Self { file, path, identity, log_end, sequence, next_slot, failed: false };
         opened.store(state)?;
         Ok(opened)

@@ -384,6 +384,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         }
         if !self.is_broken {
             self.found.table.set_last(head);
+            self.found.proven = self.found.proven.max(head.durable);
         }
         self.found.records += 1;
         self.visitor.record(head, entry)

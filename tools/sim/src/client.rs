@@ -117,6 +117,13 @@ impl Client {
         }
     }
 
+    /// Gives its connection up, whatever it is good for.
+    pub(crate) fn begin_anew(&mut self, fabric: &mut Fabric, schedule: &mut Schedule, now_us: u64) {
+        if let Some(key) = self.connection {
+            self.closed(fabric, schedule, now_us, key);
+        }
+    }
+
     fn lose_connection(&mut self) {
         // What became of the requests nobody will tell.
         self.under_way.clear();

@@ -100,6 +100,7 @@ impl Simulation {
         let client = 0;
         let (changes, reads) = (self.clients[client].changes_done, self.clients[client].reads_done);
         self.clients_act = true;
+        self.clients[client].begin_anew(&mut self.fabric, &mut self.schedule, self.now_us);
         self.schedule.at(self.now_us, Happening::Client { client });
         let until_us = self.now_us + bound_us;
         while self.clients[client].changes_done < changes + SERVED

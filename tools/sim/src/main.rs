@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use fsd_sim::{Coverage, Plan, run};
+use fsd_sim::{Coverage, Plan, run_and_tell};
 
 fn main() {
     let args: Vec<u64> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
@@ -15,7 +15,7 @@ fn main() {
     for seed in first..first + count {
         let plan = Plan::from_seed(seed, steps);
         let at = Instant::now();
-        let report = run(&plan);
+        let report = run_and_tell(&plan, count == 1);
         total += report.steps;
         coverage.add(&report.coverage);
         if report.is_vacuous() {

@@ -95,6 +95,7 @@ impl Simulation {
         let phase = self.phase();
         if self.make(kind, place)? {
             self.coverage.note(kind, phase);
+            self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
         }
         for (kind, count) in std::mem::take(&mut self.fabric.done) {
             for _ in 0..count.min(1) {

@@ -100,6 +100,8 @@ pub(crate) struct Process {
     pub(crate) watermarks: Watermarks,
     /// As this incarnation it lost what it once promised.
     pub(crate) lost: Option<Incarnation>,
+    /// What it had acknowledged on the disk that it lost; some of that may be on its way to a leader.
+    pub(crate) lost_log: LogShape,
     /// The committed log says that it counts, and it holds what it has promised.
     pub(crate) counts: bool,
     /// What was flushed before the last flush: later records prove it.
@@ -108,7 +110,11 @@ pub(crate) struct Process {
     pub(crate) is_rotten: bool,
     /// A call of its disk is to fail.
     pub(crate) fails: bool,
+    /// Its last turn was not finished.
+    pub(crate) has_failed: bool,
     pub(crate) is_stopping: bool,
+    /// What was told of it last.
+    pub(crate) told: Option<(fsd_wire::client::NodeRole, Term, Option<NodeId>)>,
     pub(crate) old_copy: Option<OldCopy>,
     /// Messages that it got, to be got once more.
     pub(crate) heard: Vec<(NodeId, PeerMessage)>,
@@ -133,11 +139,14 @@ impl Process {
             last_words: None,
             watermarks: Watermarks::default(),
             lost: None,
+            lost_log: LogShape::default(),
             counts: false,
             proven: LogIndex(0),
             is_rotten: false,
             fails: false,
+            has_failed: false,
             is_stopping: false,
+            told: None,
             old_copy: None,
             heard: Vec::new(),
         }
@@ -158,7 +167,10 @@ impl Process {
 
     /// It has another disk now, of which this is known.
     pub(crate) fn forget(&mut self, durable: LogShape, stored: Option<HardState>) {
-        self.durable = durable;
+        let held = std::mem::replace(&mut self.durable, durable);
+        if self.counts {
+            self.lost_log = held;
+        }
         self.stored = stored;
         self.last_words = None;
         self.counts = false;

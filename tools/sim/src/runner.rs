@@ -45,7 +45,14 @@ impl Report {
 /// Runs a plan. An assertion of the code under test that fails counts as a failure of the run, where panics unwind.
 #[must_use]
 pub fn run(plan: &Plan) -> Report {
+    run_and_tell(plan, false)
+}
+
+/// Runs a plan; prints what happens to the nodes if `tells`.
+#[must_use]
+pub fn run_and_tell(plan: &Plan, tells: bool) -> Report {
     let mut simulation = Simulation::new(plan);
+    simulation.tells = tells;
     let result = catch_unwind(AssertUnwindSafe(|| {
         simulation.run_steps()?;
         simulation.check_liveness()

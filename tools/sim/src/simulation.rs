@@ -49,6 +49,8 @@ pub(crate) struct Simulation {
     hash: u64,
     /// Faults are made.
     pub(crate) is_troubled: bool,
+    /// What happens is printed.
+    pub(crate) tells: bool,
     /// Clients go on asking.
     pub(crate) clients_act: bool,
 }
@@ -84,6 +86,7 @@ impl Simulation {
             proofs: 0,
             hash: 0,
             is_troubled: true,
+            tells: false,
             clients_act: true,
         }
     }
@@ -99,6 +102,14 @@ impl Simulation {
     /// What all events so far amount to: equal runs have equal hashes.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// Says what happens, if anybody wants to know.
+    #[allow(clippy::print_stdout)]
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{:>12} {:>8}  {}", self.now_us, self.steps, what());
+        }
     }
 
     fn mix(&mut self, value: u64) {
@@ -252,6 +263,7 @@ impl Simulation {
             flushes,
             flush_us: process.flush_us,
             log_last: node.raft().last_index(),
+            is_rotten: process.is_rotten,
             random: &mut self.random,
             failure: None,
             proofs: 0,
@@ -280,6 +292,7 @@ impl Simulation {
         if let Some(failure) = failure {
             return Err(failure);
         }
+        process.has_failed = result.is_err();
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         match result {
@@ -379,6 +392,16 @@ impl Simulation {
                 return Err(format!("leader {id} of term {} lacks committed entry {committed}", now.term));
             }
         }
+        if self.tells {
+            let role = raft.role();
+            let now = (role, now.term, raft.leader_id());
+            let text = format!("node {id}: {role:?} term {} leader {:?} last {:?} commit {} durable {}", now.1, now.2.map(|n| n.0), raft.last_id(), raft.commit_index(), raft.durable_index());
+            if process.told != Some(now) {
+                process.told = Some(now);
+                self.tell(|| text);
+            }
+        }
+        let now = self.processes[place].watermarks;
         if now.commit > was.commit {
             self.observe_commit(place, was.commit)?;
         }
@@ -395,7 +418,7 @@ impl Simulation {
         let node = self.processes[place].node.as_ref().expect("it had a turn");
         let raft = node.raft();
         // A node that failed may know of entries that it has not stored.
-        let commit = raft.commit_index().min(node.log().last_index());
+        let commit = raft.commit_index().min(raft.durable_index());
         let last_known = commit.min(known);
         if raft.term_at(last_known) != self.witness.id_at(last_known).map(|entry| entry.term) {
             return Err(format!("node {}: committed entry {last_known} is of another term", place + 1));
@@ -415,7 +438,11 @@ impl Simulation {
         }
         if commit > known {
             let term = raft.term_at(commit);
-            let holding = self.processes.iter().filter(|other| other.durable.term_at(commit) == term).count();
+            let holds = |process: &&Process| {
+                process.durable.term_at(commit) == term
+                    || !process.counts && process.lost_log.term_at(commit) == term
+            };
+            let holding = self.processes.iter().filter(holds).count();
             if holding <= self.plan.nodes / 2 {
                 return Err(format!("entry {commit} is committed and on {holding} disks"));
             }
@@ -482,8 +509,7 @@ impl Simulation {
         }
         // The process ends, the machine lives: what was not flushed is in the page cache, unless the failed
         // flush lost it.
-        if process.fails {
-            process.fails = false;
+        if std::mem::take(&mut process.fails) && self.random.bool() {
             self.lose_power(place);
         } else {
             self.end(place, false);
@@ -504,6 +530,7 @@ impl Simulation {
         process.is_stopping = false;
         process.heard.clear();
         self.fabric.close_all(&mut self.schedule, self.now_us, Party::Node(place), silently);
+        self.tell(|| format!("node {} ends", place + 1));
         let away_us = *self.random.choice(&[1_000, 50_000, 200_000, 200_000, 1_000_000, 4_000_000]).expect("a choice");
         let at_us = self.now_us + self.random.u64(..away_us);
         self.schedule.at(at_us, Happening::Start { node: place });
@@ -565,6 +592,7 @@ impl Simulation {
     }
 
     fn started(&mut self, place: usize, storage: Storage<fsd::simulated_disk::SimulatedDisk>) -> Checked {
+        self.tell(|| format!("node {} starts: {:?} {:?}", place + 1, storage.recovered.state, storage.recovered.log));
         self.check_recovered(place, &storage)?;
         let config = node_config(&self.plan, place, &mut self.random);
         let process = &mut self.processes[place];
@@ -635,9 +663,13 @@ impl Simulation {
         if found.last < untouched || !found.agrees(&process.durable, untouched) {
             return fault("less than was flushed");
         }
-        let is_known = found.agrees(&process.durable, found.last.min(process.durable.last))
+        // A turn that failed may have appended as a leader what it then truncated as a follower.
+        let has_truncated = !memory.agrees(&process.durable, process.durable.last);
+        let is_known = process.has_failed
+            || has_truncated
+            || found.agrees(&process.durable, found.last.min(process.durable.last))
             || found.agrees(memory, found.last.min(memory.last));
-        if !is_known || found.last > process.durable.last.max(memory.last) {
+        if !is_known || !process.has_failed && !has_truncated && found.last > process.durable.last.max(memory.last) {
             return fault("what was never there");
         }
         let same = |known: Option<&fsd::raft::HardState>| {
