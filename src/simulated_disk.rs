@@ -350,7 +350,9 @@ impl FileState {
         let mut bytes = self.after_crash(random);
         for (sector, before) in &self.unflushed {
             let range = sector_range(*sector, bytes.len());
-            if before.iter().all(|byte| *byte == 0) && random.u32(..4) == 0 {
+            let stored = &self.bytes[sector_range(*sector, self.bytes.len())];
+            let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+            if is_zero(before) && !is_zero(stored) && random.u32(..4) == 0 {
                 Arc::make_mut(&mut bytes)[range].fill_with(|| random.u8(..));
             }
         }

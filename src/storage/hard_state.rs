@@ -148,10 +148,14 @@ impl<D: Disk> HardStateFile<D> {
             _ => false,
         });
         let present = present.expect("the chosen slot is one of the two") as u64;
-        // It may be in memory only; while the other slot is stored, this one must be on the disk.
-        let (from, to) = (present * SLOT_BYTES as u64, (present + 1) * SLOT_BYTES as u64);
-        store_again(&mut file, from, to).doing(|| format!("read {path}"))?;
-        file.flush().doing(|| format!("flush {path}"))?;
+        // It may be in memory only, if the process before this one ended in the flush of it: it must be on the disk
+        // before the other slot is stored, or a power failure could tear both. If the other slot is not whole,
+        // this one was flushed before that was begun, and is left alone.
+        if matches!(slots[1 - present as usize], Slot::Good { .. }) {
+            let (from, to) = (present * SLOT_BYTES as u64, (present + 1) * SLOT_BYTES as u64);
+            store_again(&mut file, from, to).doing(|| format!("read {path}"))?;
+            file.flush().doing(|| format!("flush {path}"))?;
+        }
         let (identity, next_slot) = (identity.clone(), 1 - present);
         let mut opened = Self { file, path, identity, log_end, sequence, next_slot, failed: false };
         opened.store(state)?;

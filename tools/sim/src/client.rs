@@ -170,8 +170,7 @@ impl Client {
         }
         let is_write = is(kinds.write);
         let is_cas = !is_write && is(kinds.cas);
-        let expiry_seconds =
-            if self.random.u32(..100) < plan.expiring { self.random.u64(1..5) } else { 0 };
+        let expiry_seconds = if self.random.u32(..100) < plan.expiring { self.random.u64(1..5) } else { 0 };
         let seen = self.seen.get(&name).copied().unwrap_or(Version(0));
         let expected = if self.random.u32(..4) == 0 { Version(0) } else { seen };
         let operation = if is_write {

@@ -109,12 +109,8 @@ pub(crate) struct Fabric {
 impl Fabric {
     pub(crate) fn new(plan: &Plan, random: fastrand::Rng) -> Self {
         let parties = plan.nodes + plan.clients;
-        let link = Link {
-            cuts: 0,
-            delay_us_min: plan.delay_us_min,
-            delay_us_max: plan.delay_us_max,
-            us_per_kib: 0,
-        };
+        let link =
+            Link { cuts: 0, delay_us_min: plan.delay_us_min, delay_us_max: plan.delay_us_max, us_per_kib: 0 };
         let rate = |kind, rate| if plan.faults.contains(kind) { rate } else { 0.0 };
         Self {
             nodes: plan.nodes,

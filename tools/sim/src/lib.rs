@@ -25,4 +25,4 @@ mod witness;
 
 pub use coverage::{Coverage, Phase};
 pub use plan::{FaultKind, FaultSet, Operations, Plan};
-pub use runner::{Report, run, run_and_tell};
+pub use runner::{Report, Summary, failed_once, keep_panics_quiet, run, run_all, run_and_tell, shrink};

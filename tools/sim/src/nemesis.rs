@@ -123,13 +123,11 @@ impl Simulation {
                 self.last(Lasting::Drift(place));
             }
             FaultKind::Pause if is_up => {
-                let pause_us =
-                    1000 * *self.random.choice(&[10, 100, 1000, 10_000]).expect("a choice");
+                let pause_us = 1000 * *self.random.choice(&[10, 100, 1000, 10_000]).expect("a choice");
                 self.processes[place].busy_until_us = self.now_us + self.random.u64(..pause_us);
             }
             FaultKind::SlowDisk => {
-                self.processes[place].flush_us =
-                    1000 * *self.random.choice(&[5, 50, 500]).expect("a choice");
+                self.processes[place].flush_us = 1000 * *self.random.choice(&[5, 50, 500]).expect("a choice");
                 self.last(Lasting::SlowDisk(place));
             }
             FaultKind::PowerLoss if is_up => self.lose_power(place),
@@ -143,10 +141,9 @@ impl Simulation {
             }
             FaultKind::FailedCall if is_up => {
                 let process = &mut self.processes[place];
-                process.disk.fail_at(
-                    process.disk.operations() + self.random.u64(1..20),
-                    std::io::ErrorKind::Other,
-                );
+                process
+                    .disk
+                    .fail_at(process.disk.operations() + self.random.u64(1..20), std::io::ErrorKind::Other);
                 process.fails = true;
             }
             FaultKind::FullDisk => {

@@ -7,7 +7,7 @@ use fsd::simulated_disk::SimulatedDisk;
 use fsd::storage::{DirectoryIdentity, SpareRequest};
 use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
-use fsd_wire::{ClusterId, Incarnation, ClusterTimeMs, LogIndex, NodeId, Term, Version};
+use fsd_wire::{ClusterId, ClusterTimeMs, Incarnation, LogIndex, NodeId, Term, Version};
 
 use crate::clock::DriftingClock;
 use crate::plan::Plan;

@@ -11,35 +11,19 @@ use crate::fabric::{Chunk, Side};
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// Something sent on a connection arrives at one of its ends.
-    Arrive {
-        connection: u32,
-        to: Side,
-        chunk: Chunk,
-    },
+    Arrive { connection: u32, to: Side, chunk: Chunk },
     /// A node has a timer that is due, or is no longer busy.
-    Wake {
-        node: usize,
-        life: u64,
-    },
+    Wake { node: usize, life: u64 },
     /// The segment that a node wanted is to be made ready.
-    Spare {
-        node: usize,
-        life: u64,
-    },
+    Spare { node: usize, life: u64 },
     /// A node that is down is started.
-    Start {
-        node: usize,
-    },
+    Start { node: usize },
     /// A client does its next thing.
-    Client {
-        client: usize,
-    },
+    Client { client: usize },
     /// A fault is made.
     Fault,
     /// A fault of this number ends.
-    Heal {
-        number: u64,
-    },
+    Heal { number: u64 },
 }
 
 /// The events to come.

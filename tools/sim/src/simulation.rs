@@ -194,12 +194,8 @@ impl Simulation {
             return Ok(());
         }
         let now_ms = process.clock.now_ms(self.now_us);
-        let mut moment = Moment {
-            fabric: &mut self.fabric,
-            schedule: &mut self.schedule,
-            now_us: self.now_us,
-            now_ms,
-        };
+        let mut moment =
+            Moment { fabric: &mut self.fabric, schedule: &mut self.schedule, now_us: self.now_us, now_ms };
         match chunk {
             Chunk::Opened => process.sockets.opened(moment.fabric, key),
             Chunk::Closed => process.sockets.closed(&mut moment, key),
@@ -387,7 +383,8 @@ impl Simulation {
                 return Err(format!("term {} has two leaders, {leader} and {id}", now.term));
             }
             let committed = self.witness.committed();
-            if now.term != was.term && raft.term_at(committed) != self.witness.id_at(committed).map(|e| e.term)
+            if now.term != was.term
+                && raft.term_at(committed) != self.witness.id_at(committed).map(|e| e.term)
             {
                 return Err(format!("leader {id} of term {} lacks committed entry {committed}", now.term));
             }
@@ -395,7 +392,14 @@ impl Simulation {
         if self.tells {
             let role = raft.role();
             let now = (role, now.term, raft.leader_id());
-            let text = format!("node {id}: {role:?} term {} leader {:?} last {:?} commit {} durable {}", now.1, now.2.map(|n| n.0), raft.last_id(), raft.commit_index(), raft.durable_index());
+            let text = format!(
+                "node {id}: {role:?} term {} leader {:?} last {:?} commit {} durable {}",
+                now.1,
+                now.2.map(|n| n.0),
+                raft.last_id(),
+                raft.commit_index(),
+                raft.durable_index()
+            );
             if process.told != Some(now) {
                 process.told = Some(now);
                 self.tell(|| text);
@@ -464,7 +468,9 @@ impl Simulation {
             let model = self.witness.files_and_revision();
             if model != (store.len(), store.revision()) {
                 let found = (store.len(), store.revision());
-                return Err(format!("as of {applied}: {found:?} files and revision, the model has {model:?}"));
+                return Err(format!(
+                    "as of {applied}: {found:?} files and revision, the model has {model:?}"
+                ));
             }
         }
         Ok(())
@@ -522,16 +528,21 @@ impl Simulation {
         let process = &mut self.processes[place];
         let Some(node) = process.node.take() else { return };
         let raft = node.raft();
-        process.last_words =
-            Some((LogShape::of(raft), raft.hard_state().clone(), process.durable.last.min(raft.durable_index())));
+        process.last_words = Some((
+            LogShape::of(raft),
+            raft.hard_state().clone(),
+            process.durable.last.min(raft.durable_index()),
+        ));
         process.state = State::Down;
+        process.disk.fail_at(0, std::io::ErrorKind::Other);
         process.life += 1;
         process.spare_request = None;
         process.is_stopping = false;
         process.heard.clear();
         self.fabric.close_all(&mut self.schedule, self.now_us, Party::Node(place), silently);
         self.tell(|| format!("node {} ends", place + 1));
-        let away_us = *self.random.choice(&[1_000, 50_000, 200_000, 200_000, 1_000_000, 4_000_000]).expect("a choice");
+        let away_us =
+            *self.random.choice(&[1_000, 50_000, 200_000, 200_000, 1_000_000, 4_000_000]).expect("a choice");
         let at_us = self.now_us + self.random.u64(..away_us);
         self.schedule.at(at_us, Happening::Start { node: place });
     }
@@ -558,10 +569,17 @@ impl Simulation {
             process.disk.power_off_at(process.disk.operations() + self.random.u64(1..20));
             self.coverage.note(FaultKind::PowerLossInRecovery, Phase::Recovery);
         }
+        if self.is_troubled && self.plan.faults.contains(FaultKind::FailedCall) && self.random.u32(..8) == 0 {
+            let at = process.disk.operations() + self.random.u64(1..20);
+            process.disk.fail_at(at, std::io::ErrorKind::Other);
+            process.fails = true;
+            self.coverage.note(FaultKind::FailedCall, Phase::Recovery);
+        }
         let mut draws = self.random.fork();
-        let opened = storage::open(process.disk.clone(), &process.identity(), self.plan.segment_bytes, &mut || {
-            draws.u64(1..)
-        });
+        let opened =
+            storage::open(process.disk.clone(), &process.identity(), self.plan.segment_bytes, &mut || {
+                draws.u64(1..)
+            });
         match opened {
             Ok(storage) => self.started(place, storage),
             Err(_) if process.disk.is_off() => {
@@ -580,6 +598,7 @@ impl Simulation {
             Err(StorageError::Io { .. }) if process.fails => {
                 let again_at_us = self.now_us + 1_000_000;
                 process.fails = false;
+                process.disk.fail_at(0, std::io::ErrorKind::Other);
                 self.schedule.at(again_at_us, Happening::Start { node: place });
                 Ok(())
             }
@@ -592,7 +611,9 @@ impl Simulation {
     }
 
     fn started(&mut self, place: usize, storage: Storage<fsd::simulated_disk::SimulatedDisk>) -> Checked {
-        self.tell(|| format!("node {} starts: {:?} {:?}", place + 1, storage.recovered.state, storage.recovered.log));
+        self.tell(|| {
+            format!("node {} starts: {:?} {:?}", place + 1, storage.recovered.state, storage.recovered.log)
+        });
         self.check_recovered(place, &storage)?;
         let config = node_config(&self.plan, place, &mut self.random);
         let process = &mut self.processes[place];
@@ -607,6 +628,8 @@ impl Simulation {
             match request.prepare(&process.disk) {
                 Ok(spare) => node.install_spare(spare).map_err(|fault| fault.to_string())?,
                 Err(_) => {
+                    process.fails = false;
+                    process.disk.fail_at(0, std::io::ErrorKind::Other);
                     let again_at_us = self.now_us + 1_000_000;
                     self.schedule.at(again_at_us, Happening::Start { node: place });
                     if process.disk.is_off() {
@@ -631,12 +654,8 @@ impl Simulation {
         process.wake_at_us = None;
         process.busy_until_us = self.now_us;
         process.fails = false;
-        let mut moment = Moment {
-            fabric: &mut self.fabric,
-            schedule: &mut self.schedule,
-            now_us: self.now_us,
-            now_ms,
-        };
+        let mut moment =
+            Moment { fabric: &mut self.fabric, schedule: &mut self.schedule, now_us: self.now_us, now_ms };
         process.sockets.start(&mut moment);
         self.turn(place)
     }
@@ -669,7 +688,9 @@ impl Simulation {
             || has_truncated
             || found.agrees(&process.durable, found.last.min(process.durable.last))
             || found.agrees(memory, found.last.min(memory.last));
-        if !is_known || !process.has_failed && !has_truncated && found.last > process.durable.last.max(memory.last) {
+        if !is_known
+            || !process.has_failed && !has_truncated && found.last > process.durable.last.max(memory.last)
+        {
             return fault("what was never there");
         }
         let same = |known: Option<&fsd::raft::HardState>| {
@@ -679,7 +700,14 @@ impl Simulation {
                 known == storage.recovered.state
             })
         };
-        if !same(state) && !same(process.stored.as_ref()) {
+        // A turn that failed may have stored more than one state.
+        let is_between = |stored: &fsd::raft::HardState, memory: &fsd::raft::HardState| {
+            let terms = stored.term..=memory.term;
+            process.has_failed && terms.contains(&storage.recovered.state.term)
+        };
+        let is_between =
+            process.stored.as_ref().zip(state).is_some_and(|(stored, memory)| is_between(stored, memory));
+        if !is_between && !same(state) && !same(process.stored.as_ref()) {
             let recovered = &storage.recovered.state;
             return Err(format!(
                 "node {}: recovery found {recovered:?}, stored was {:?}",
@@ -723,7 +751,6 @@ impl Simulation {
             }
         }
     }
-
 }
 
 fn keep_some(

@@ -130,10 +130,9 @@ impl Sockets {
                 node: None,
                 silent_sweeps: 0,
             },
-            Party::Client(_) => Session::Client {
-                decoder: FrameDecoder::new(limits::CLIENT_FRAME_BYTES_MAX),
-                greeted: false,
-            },
+            Party::Client(_) => {
+                Session::Client { decoder: FrameDecoder::new(limits::CLIENT_FRAME_BYTES_MAX), greeted: false }
+            }
         };
         fabric.accept(key);
         self.sessions.insert(key, session);

@@ -77,8 +77,7 @@ impl Wire<'_> {
     /// Loses power on a copy of the disk, and looks for what the message promises in what is recovered.
     fn prove(&mut self, to: NodeId, message: &PeerMessage) {
         self.proofs += 1;
-        let fate =
-            if self.random.bool() { Unflushed::Lost } else { Unflushed::Drawn(self.random.u64(..)) };
+        let fate = if self.random.bool() { Unflushed::Lost } else { Unflushed::Drawn(self.random.u64(..)) };
         let mut draw = || 1;
         let copy = self.disk.crash(fate);
         let recovered = match storage::open(copy, &directory_of(self.node), self.segment_bytes, &mut draw) {
