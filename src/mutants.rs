@@ -35,7 +35,7 @@ mod planted {
     pub struct Mutant {
         /// What it is called where it is planted.
         pub name: &'static str,
-        /// Which of the classic bugs it is.
+        /// Which of the classic bugs it is: to 48 as `docs/testing.md` numbers them, behind that our own.
         pub bug: u32,
         /// What it does.
         pub what: &'static str,
@@ -49,21 +49,22 @@ mod planted {
     }
 
     mutants! {
-        1 "vote-before-flush" "a vote leaves before it is stored";
+        1 "granted-vote-not-stored" "a granted vote is not stored";
+        1 "hard-state-not-flushed" "term and vote are stored without a flush";
         2 "own-vote-not-stored" "a candidate's own vote is not stored";
         3 "term-reset-at-start" "the term begins at that of the last entry, and the vote is forgotten";
         4 "vote-kept-in-new-term" "a higher term does not clear the vote";
         4 "second-vote-in-term" "a second vote is granted in a term";
-        5 "log-compared-by-index-alone" "a voter compares only the last index";
-        5 "log-compared-by-term-alone" "a voter compares only the last term";
+        5 "log-compared-by-index-alone" "a longer log of an older term gets a vote";
+        5 "log-compared-by-term-alone" "a shorter log of the same term gets a vote";
         5 "log-never-compared" "a voter does not compare logs";
-        6 "vote-resets-no-timer" "no election alarm is set behind a heartbeat";
+        6 "heartbeat-resets-no-timer" "no election alarm is set behind a heartbeat";
         7 "prevote-term-ignored" "a pre-candidate ignores the higher term of a refusal";
-        8 "prevote-keeps-leader" "a node that stands still believes in its leader";
+        8 "prevote-keeps-leader" "a node that asks for votes refuses its own for the sake of a leader";
         9 "late-vote-counts" "a vote of another term counts";
         9 "prevote-counts-as-vote" "a granted PreVote counts as a vote";
         11 "commit-of-old-term" "an entry of an earlier term is committed by counting";
-        12 "truncate-always" "a follower truncates behind every message";
+        12 "truncate-always" "a follower truncates what it has already";
         12 "truncate-never" "a follower keeps what conflicts";
         14 "stale-reply-counts" "a reply of an earlier term counts";
         15 "match-is-last-sent" "a follower is taken to hold all that was sent to it";
@@ -79,23 +80,33 @@ mod planted {
         23 "read-before-noop" "a read is answered before the term's first entry is committed";
         24 "read-without-round" "a read is answered without a round of heartbeats";
         24 "read-of-old-round" "a round that was under way confirms a read";
-        25 "read-before-apply" "a follower answers before its store has come to the read index";
-        31 "no-check-quorum" "a leader that nobody follows goes on";
+        24 "late-read-index" "an answer of the leader is good for reads that came after its question";
+        24 "answer-to-earlier-life" "an answer to a question of an earlier life is taken";
+        26 "read-before-apply" "a read is answered before the store has come to its index";
+        26 "apply-uncommitted" "entries are applied before they are committed";
+        30 "confirmed-at-once" "a newcomer is confirmed before its registration is committed";
         37 "change-answered-early" "a change is answered when it is proposed";
         38 "unknown-is-refused" "a change whose time is up is called refused";
         38 "other-entry-is-done" "a change is done when any entry is committed at its index";
-        39 "expiry-by-own-clock" "a follower removes what is due by its own time";
+        39 "due-stays-at-its-moment" "a file that is due at this very moment stays";
         39 "stamp-goes-back" "a new leader's time begins at zero";
         41 "directory-not-flushed" "a new segment's name is not flushed";
         42 "roll-without-flush" "the log goes on in a new segment before the old one is flushed";
         44 "record-crc-ignored" "recovery does not compare the CRC of a record's head";
+        44 "torn-tail-written-over" "the log goes on over a torn tail";
+        44 "durable-mark-ahead" "a record says of itself that it was flushed";
         46 "superseded-come-back" "recovery keeps what a later record superseded";
-        48 "version-of-deleted-again" "a delete takes its version back";
+        48 "delete-takes-no-version" "a delete takes no version of its own";
         49 "hard-state-one-slot" "a hard state is stored in one slot always";
         50 "damage-is-torn-tail" "damage below what was flushed is cut like a torn tail";
         51 "wiped-node-counts" "a new incarnation counts without being registered";
-        52 "memory-not-flushed-at-start" "recovery trusts what a failed flush left in memory";
-        53 "failed-flush-ignored" "a failed flush is survived";
+        51 "wiped-node-votes" "the vote of any incarnation counts";
+        51 "reply-of-other-disk-counts" "a reply of another incarnation counts for the one before";
+        51 "old-copy-is-welcome" "a directory that was put back from an old copy goes on as it was";
+        52 "memory-not-stored-again" "recovery trusts what a failed flush left in memory";
+        53 "failed-flush-ignored" "a failed flush of the log is survived";
+        53 "failed-hard-state-ignored" "a failed flush of the hard state is survived";
+        54 "no-check-quorum" "a leader that nobody follows goes on";
     }
 
     /// One more than the place of the one that is planted; 0 for none.

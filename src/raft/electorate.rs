@@ -82,6 +82,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fsd_wire::{Incarnation, Life, LogIndex, NodeId};
 
+use crate::mutants::mutant;
+
 /// Incarnations that a node has met, with the highest life of each.
 pub(super) type Met = BTreeMap<NodeId, (Incarnation, Life)>;
 
@@ -135,7 +137,7 @@ pub(super) struct Electorate {
 
 /// The least number of nodes that is more than half of `count`.
 pub(super) fn majority(count: usize) -> usize {
-    count / 2 + 1
+    count / 2 + usize::from(count < 2 || !mutant!("quorum-is-half"))
 }
 
 /// The greatest value that `wanted` of `values` reach.
@@ -179,7 +181,8 @@ impl Electorate {
     /// Rule 1: whether what this incarnation holds counts towards a commit, and what it answers towards a
     /// read.
     pub(super) fn counts(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.contains(node) && self.standing(node) == Standing::Confirmed { incarnation }
+        let is_confirmed = self.standing(node) == Standing::Confirmed { incarnation };
+        self.contains(node) && (is_confirmed || mutant!("wiped-node-counts"))
     }
 
     /// Rule 2: whether the vote of this incarnation counts.
@@ -187,6 +190,7 @@ impl Electorate {
         let as_met = met.get(&node).is_none_or(|(first, _)| *first == incarnation);
         self.contains(node)
             && match self.standing(node) {
+                _ if mutant!("wiped-node-votes") => true,
                 Standing::Unknown => as_met,
                 Standing::Proposed { incarnation: registered, first, .. } => {
                     first && registered == incarnation && as_met

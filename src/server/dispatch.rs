@@ -10,6 +10,7 @@ use crate::config::TextReads;
 use crate::file_store::{self, ContentsAt, File, FileName};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::mutants::mutant;
 use crate::net::{ClientProtocol, ConnectionId};
 use crate::raft::{Input, ProposeError};
 use crate::storage::Position;
@@ -46,6 +47,9 @@ impl<D: Disk> Node<D> {
             return refused(refusal);
         }
         match self.raft.propose(now_ms, payload) {
+            Ok(_) if mutant!("change-answered-early") => {
+                Some(Outcome::Changed { version: fsd_wire::Version(self.store.revision().0 + 1) })
+            }
             Ok(entry) => {
                 let deadline = self.add_deadline(now_ms, client.timeout_ms, RequestKey::Change(entry));
                 self.pending.add_change(entry, client.asker(deadline));

@@ -33,6 +33,7 @@ use super::error::{Doing, StorageError};
 use super::recovery::store_again;
 use super::{DirectoryIdentity, Position};
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 use crate::raft::HardState;
 
 /// The name of the file.
@@ -202,11 +203,14 @@ impl<D: Disk> HardStateFile<D> {
         for _ in 0..SLOTS {
             self.sequence += 1;
             self.file.store(self.next_slot * SLOT_BYTES as u64, &encode(self.sequence, &stored));
-            if let Err(source) = self.file.flush() {
+            let flushed = if mutant!("hard-state-not-flushed") { Ok(()) } else { self.file.flush() };
+            if let Err(source) = flushed
+                && !mutant!("failed-hard-state-ignored")
+            {
                 self.failed = true;
                 return Err(StorageError::Io { doing: format!("flush {}", self.path), source });
             }
-            self.next_slot = 1 - self.next_slot;
+            self.next_slot = if mutant!("hard-state-one-slot") { self.next_slot } else { 1 - self.next_slot };
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::segmented_log::SegmentedLog;
 use super::survey::{self, Survey, Visitor};
 use super::{DirectoryIdentity, Recovered, Storage};
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 use crate::raft::{HardState, LogSummary};
 
 /// Bytes that are stored again in one go.
@@ -28,7 +29,14 @@ pub(super) fn open<D: Disk>(
     let (found, summary) = read_log(&disk, identity, stored.as_ref())?;
     let mut report = report(&disk, &found);
     let state = match &stored {
-        Some(stored) => HardState { life: stored.state.life.next(draw_u32(random)), ..stored.state.clone() },
+        Some(stored) => {
+            let life = stored.state.life.next(draw_u32(random));
+            let (term, voted_for) = match summary.term_starts.last() {
+                Some((_, term)) if mutant!("term-reset-at-start") => (*term, None),
+                _ => (stored.state.term, stored.state.voted_for),
+            };
+            HardState { life, term, voted_for, ..stored.state.clone() }
+        }
         None => new_state(random),
     };
     let is_torn = found.is_torn();
@@ -47,6 +55,7 @@ pub(super) fn open<D: Disk>(
         last.file.expect_stores().doing(|| format!("map {path}"))?;
         let is_in_last = proven.segment() == last.header.id;
         let from = if is_in_last { u64::from(proven.offset()) } else { ACTIVATION_AT };
+        let from = if mutant!("memory-not-stored-again") { u64::from(end.offset()) } else { from };
         store_again(&mut last.file, from, u64::from(end.offset())).doing(|| format!("read {path}"))?;
         last.file.flush().doing(|| format!("flush {path}"))?;
         sealed.iter_mut().for_each(|segment| segment.file.seal());
@@ -162,7 +171,7 @@ impl<D: Disk> Visitor<D::File> for Summarizer<'_, D> {
     fn record(&mut self, head: &RecordHead, entry: &Entry) -> Result<(), StorageError> {
         let index = head.id.index;
         let summary = &mut self.summary;
-        if index <= summary.last_index {
+        if index <= summary.last_index && !mutant!("superseded-come-back") {
             truncate(summary, index);
         }
         let is_new_term = summary.term_starts.last().is_none_or(|(_, term)| *term != head.id.term);
