@@ -117,6 +117,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/disk-format.md",
     "docs/text-protocol.md",
     "docs/limits.md",
+    "docs/testing.md",
     "conf/single.conf",
     "conf/node1.conf",
     "conf/node2.conf",
