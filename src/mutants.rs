@@ -73,7 +73,6 @@ mod planted {
         16 "conflict-hint-is-last" "the leader probes again where it was refused";
         17 "prev-not-checked" "a follower does not compare the entry before";
         18 "commit-beyond-match" "a follower commits as far as the leader has, whatever it holds";
-        20 "leader-counts-before-flush" "the leader counts itself before its flush";
         20 "ack-before-flush" "an AppendEntries is answered before the flush";
         20 "no-flush" "the log is never flushed";
         21 "quorum-is-half" "half of the members are a quorum";
@@ -92,7 +91,6 @@ mod planted {
         39 "stamp-goes-back" "a new leader's time begins at zero";
         41 "directory-not-flushed" "a new segment's name is not flushed";
         42 "roll-without-flush" "the log goes on in a new segment before the old one is flushed";
-        44 "record-crc-ignored" "recovery does not compare the CRC of a record's head";
         44 "torn-tail-written-over" "the log goes on over a torn tail";
         44 "durable-mark-ahead" "a record says of itself that it was flushed";
         46 "superseded-come-back" "recovery keeps what a later record superseded";

@@ -227,11 +227,7 @@ impl Raft {
     /// this term (section 5.4.2). The leader's own disk counts like any other, when it has flushed.
     fn advance_commit_index(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
-        let flushed = match self.log.durable_index() {
-            _ if mutant!("leader-counts-before-flush") => self.log.last_index(),
-            flushed => flushed,
-        };
-        let own = (self.config.node, self.state.incarnation, flushed);
+        let own = (self.config.node, self.state.incarnation, self.log.durable_index());
         let followers = leader.progress.iter().filter_map(|(node, progress)| {
             progress.incarnation.map(|incarnation| (*node, incarnation, progress.match_index))
         });

@@ -59,7 +59,6 @@ use fsd_wire::{ClusterTimeMs, ENTRY_HEADER_BYTES, Entry, EntryId, LogIndex, Node
 
 use super::DirectoryIdentity;
 use crate::mapping::MappedFile;
-use crate::mutants::mutant;
 
 /// The format version of segments that this release writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -418,8 +417,7 @@ pub(super) fn read_record_head<F: MappedFile>(
     if &head[..4] != RECORD_TAG {
         return invalid("no record");
     }
-    let is_whole = LittleEndian::read_u32(&head[4..]) == record_crc(header.salt, &head);
-    if !is_whole && !mutant!("record-crc-ignored") {
+    if LittleEndian::read_u32(&head[4..]) != record_crc(header.salt, &head) {
         return invalid("record header CRC mismatch");
     }
     let position = Position::new(header.id, offset as u32);

@@ -1,9 +1,12 @@
 //! The end of a run: the faults end, a quorum is whole, and within a bound the cluster must have one leader, equal
 //! stores, and serve new writes and reads.
 
+use fsd::raft::Raft;
+use fsd_wire::client::NodeRole;
+
 use crate::coverage::Phase;
 use crate::plan::{Operations, Plan};
-use crate::process::State;
+use crate::process::{Process, State};
 use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 
@@ -11,6 +14,8 @@ use crate::simulation::{Checked, Simulation};
 const ELECTION_TIMEOUTS_MAX: u64 = 20;
 /// What finding connections that swallow everything may take besides: six sweeps, and a pause before dialling.
 const DEAD_CONNECTIONS_US: u64 = 5_000_000;
+/// For so long nothing must change then.
+const QUIET_ELECTION_TIMEOUTS: u64 = 4;
 /// Writes and reads that must be served then.
 const SERVED: u64 = 10;
 
@@ -51,13 +56,21 @@ impl Simulation {
             let place = self.random.usize(..self.plan.nodes);
             if !self.processes[place].is_unsound() {
                 self.nemesis.keep_away(place);
-                let silently = self.random.bool();
-                self.end(place, silently);
+                // It is down, or nobody hears it any more.
+                if self.random.bool() {
+                    let silently = self.random.bool();
+                    self.end(place, silently);
+                } else {
+                    for other in (0..self.plan.nodes).filter(|other| *other != place) {
+                        self.fabric.cut(place, other, true);
+                        self.fabric.cut(other, place, true);
+                    }
+                }
             }
         }
     }
 
-    fn core(&self) -> impl Iterator<Item = &crate::process::Process> {
+    fn core(&self) -> impl Iterator<Item = &Process> {
         self.processes
             .iter()
             .filter(|process| process.state != State::Damaged && !self.nemesis.stays_away(process.place))
@@ -103,15 +116,29 @@ impl Simulation {
         self.clients[client].begin_anew(&mut self.fabric, &mut self.schedule, self.now_us);
         self.schedule.at(self.now_us, Happening::Client { client });
         let until_us = self.now_us + bound_us;
-        while self.clients[client].changes_done < changes + SERVED
+        let quiet_us = self.now_us + QUIET_ELECTION_TIMEOUTS * self.plan.election_timeout_ms * 1000;
+        let leader = self.leader();
+        let term_of = |it: &Self| it.leader().and_then(|place| it.processes[place].raft()).map(Raft::term);
+        let term = term_of(self);
+        while self.now_us < quiet_us
+            || self.clients[client].changes_done < changes + SERVED
             || self.clients[client].reads_done < reads + SERVED
         {
             if self.now_us > until_us {
                 return Err(format!("no service {} ms after order: {}", bound_us / 1000, self.describe()));
             }
             self.next_event()?;
+            // Nobody has a reason to want another leader.
+            if self.leader() != leader || term_of(self) != term || !self.core().all(follows) {
+                return Err(format!("order does not last: {}", self.describe()));
+            }
         }
-        Ok(())
+        match self.processes.iter().find(|process| process.is_leader() && Some(process.place) != leader) {
+            Some(process) => {
+                Err(format!("node {} leads and nobody follows: {}", process.id(), self.describe()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What each node is, for a report.
@@ -139,4 +166,11 @@ impl Simulation {
         }
         lines.join("\n")
     }
+}
+
+/// Whether a node leads or follows a leader.
+fn follows(process: &Process) -> bool {
+    process.raft().is_some_and(|raft| {
+        raft.leader_id().is_some() && matches!(raft.role(), NodeRole::Leader | NodeRole::Follower)
+    })
 }

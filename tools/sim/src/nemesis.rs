@@ -229,7 +229,16 @@ impl Simulation {
     }
 
     fn partition(&mut self) {
-        let side: Vec<bool> = (0..self.plan.nodes).map(|_| self.random.bool()).collect();
+        let mut side: Vec<bool> = (0..self.plan.nodes).map(|_| self.random.bool()).collect();
+        if let Some(leader) = self.leader().filter(|_| self.random.bool()) {
+            // Clients still reach the leader of before.
+            side = (0..self.plan.nodes).map(|place| place == leader).collect();
+            if self.random.bool() && self.plan.faults.contains(FaultKind::Drift) {
+                // It is the last to know.
+                self.processes[leader].clock.set_rate(self.now_us, 200);
+                self.last(Lasting::Drift(leader));
+            }
+        }
         let pairs = (0..self.plan.nodes).flat_map(|a| (0..self.plan.nodes).map(move |b| (a, b)));
         let links: Vec<(usize, usize)> = pairs.filter(|(a, b)| side[*a] != side[*b]).collect();
         links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));

@@ -212,10 +212,10 @@ impl Plan {
         }
         let some = |random: &mut fastrand::Rng, weight| if random.u32(..3) == 0 { 0 } else { weight };
         let operations = Operations {
-            write: 4,
+            write: *random.choice(&[1, 4, 4]).expect("a choice"),
             cas: some(&mut random, 4),
             delete: some(&mut random, 2),
-            read: 4,
+            read: *random.choice(&[1, 4, 16]).expect("a choice"),
             stat: some(&mut random, 2),
             list: some(&mut random, 1),
         };
@@ -227,7 +227,7 @@ impl Plan {
             nodes,
             clients: random.usize(1..=6),
             pipeline: *random.choice(&[1, 1, 2, 8, 32]).expect("a choice"),
-            names: random.usize(1..=16),
+            names: *random.choice(&[1, 2, 5, 12]).expect("a choice"),
             contents_max: *random.choice(&[16, 100, 600, 3000]).expect("a choice"),
             operations,
             expiring: *random.choice(&[0, 0, 10, 50]).expect("a choice"),

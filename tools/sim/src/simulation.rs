@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use fsd::net::Event;
 use fsd::raft::invariants;
 use fsd::server::Fault;
 use fsd::server::node::Node;
 use fsd::storage::{self, Storage, StorageError};
 use fsd_wire::hello::Identity;
+use fsd_wire::peer::PeerMessage;
 use fsd_wire::{LogIndex, NodeId, Term};
 
 use crate::client::Client;
@@ -243,6 +245,12 @@ impl Simulation {
         let before = (self.random.u32(..32) == 0).then(|| node.raft().clone());
         if self.plan.faults.contains(FaultKind::Replay) {
             keep_some(&process.sockets.events, &mut process.heard, &mut self.random);
+            if self.is_troubled
+                && self.random.u32(..32) == 0
+                && let Some((from, message)) = self.random.choice(&process.heard).cloned()
+            {
+                process.sockets.events.push(Event::Peer { from, message });
+            }
         }
         let flushes = process.disk.flushes();
         let mut wire = Wire {
@@ -538,7 +546,6 @@ impl Simulation {
         process.life += 1;
         process.spare_request = None;
         process.is_stopping = false;
-        process.heard.clear();
         self.fabric.close_all(&mut self.schedule, self.now_us, Party::Node(place), silently);
         self.tell(|| format!("node {} ends", place + 1));
         let away_us =
@@ -753,15 +760,12 @@ impl Simulation {
     }
 }
 
-fn keep_some(
-    events: &[fsd::net::Event],
-    heard: &mut Vec<(NodeId, fsd_wire::peer::PeerMessage)>,
-    random: &mut fastrand::Rng,
-) {
+/// Keeps some of the messages that came: the rare kinds, and a few of the others.
+fn keep_some(events: &[Event], heard: &mut Vec<(NodeId, PeerMessage)>, random: &mut fastrand::Rng) {
     for event in events {
-        if let fsd::net::Event::Peer { from, message } = event
-            && random.u32(..8) == 0
-        {
+        let Event::Peer { from, message } = event else { continue };
+        let is_common = matches!(message, PeerMessage::AppendEntries(_) | PeerMessage::AppendEntriesReply(_));
+        if random.u32(..if is_common { 16 } else { 2 }) == 0 {
             if heard.len() == HEARD_MAX {
                 heard.swap_remove(random.usize(..HEARD_MAX));
             }
