@@ -74,7 +74,8 @@
 //! * *A restored copy* is recognised by its life, which hellos carry: a count of starts, and a number that is drawn
 //!   for each start. A peer that has met another start of the same incarnation with the same or a higher count
 //!   says so, and the copy becomes a new incarnation. A copy that was taken in the last life, and started
-//!   again after that life ended, looks like any restart. Nobody can tell the two apart without having
+//!   again after that life ended, looks like any restart; and so does an older one that was started more often, before
+//!   it reached anybody, than its directory was since the copy. Nobody can tell the two apart without having
 //!   written down what the node acknowledged; operators must not restore single nodes from copies, and need
 //!   not: an empty directory is brought up to date by itself.
 

@@ -344,6 +344,26 @@ impl Simulation {
         true
     }
 
+    /// A directory from an old copy that was started, without reaching anybody, as often as its node was since the
+    /// copy, looks like a restart to the others (`raft::electorate` says so): that is outside the promise.
+    pub(crate) fn wipe_a_copy_that_nobody_can_tell(&mut self, place: usize) {
+        let process = &self.processes[place];
+        let (Some(lost), Some(stored)) = (process.lost, &process.stored) else { return };
+        if lost != stored.incarnation {
+            return;
+        }
+        let next = stored.life.count() + 1;
+        let is_told = self.processes.iter().filter(|other| other.place != place).all(|other| {
+            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&process.id()));
+            met.is_some_and(|(met, known)| *met != lost || known.count() >= next)
+        });
+        if !is_told {
+            let process = &mut self.processes[place];
+            process.disk = SimulatedDisk::new();
+            process.forget(LogShape::default(), None);
+        }
+    }
+
     /// Lets a byte rot that recovery can find: of a sealed segment, of what is known to have been flushed, of one
     /// of the two hard states, or where nothing is.
     fn rot(&mut self, place: usize) -> bool {

@@ -51,6 +51,8 @@ pub(crate) struct Simulation {
     hash: u64,
     /// Faults are made.
     pub(crate) is_troubled: bool,
+    /// Leader and term may not change any more.
+    pub(crate) order_must_last: bool,
     /// What happens is printed.
     pub(crate) tells: bool,
     /// Clients go on asking.
@@ -88,6 +90,7 @@ impl Simulation {
             proofs: 0,
             hash: 0,
             is_troubled: true,
+            order_must_last: false,
             tells: false,
             clients_act: true,
         }
@@ -569,6 +572,8 @@ impl Simulation {
             return Ok(());
         }
         self.steps += 1;
+        self.wipe_a_copy_that_nobody_can_tell(place);
+        let process = &mut self.processes[place];
         if self.is_troubled
             && self.plan.faults.contains(FaultKind::PowerLossInRecovery)
             && self.random.u32(..4) == 0

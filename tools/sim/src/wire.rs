@@ -90,11 +90,14 @@ impl Wire<'_> {
         let state = &recovered.state;
         match message {
             PeerMessage::RequestVoteReply(reply) if reply.vote_granted && !reply.pre_vote => {
-                let holds = state.term == reply.election_term && state.voted_for == Some(to);
+                let voted = state.term == reply.election_term && state.voted_for == Some(to);
+                // In the same turn it may have come to a later term, in which that vote cannot be given again.
+                let holds = voted || state.term > reply.election_term;
                 self.check(holds, || format!("{message:?} to {to} is not in {state:?}"));
             }
             PeerMessage::RequestVote(request) => {
-                let holds = state.term == request.term && state.voted_for == Some(self.node);
+                let voted = state.term == request.term && state.voted_for == Some(self.node);
+                let holds = voted || state.term > request.term;
                 self.check(holds, || format!("{message:?} is not in {state:?}"));
             }
             PeerMessage::AppendEntriesReply(reply) => {
