@@ -6,6 +6,7 @@
 mod descriptors;
 mod dispatch;
 mod fault;
+mod insight;
 pub mod node;
 mod parent;
 mod pending;

@@ -521,24 +521,6 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// The consensus core, for those who check it from outside.
-    #[must_use]
-    pub fn raft(&self) -> &Raft {
-        &self.raft
-    }
-
-    /// The log on the disk, for those who compare it with others.
-    #[must_use]
-    pub fn log(&self) -> &SegmentedLog<D> {
-        &self.log
-    }
-
-    /// The index of the files.
-    #[must_use]
-    pub fn store(&self) -> &FileStore {
-        &self.store
-    }
-
     /// What this node knows of itself.
     pub(super) fn status(&self) -> NodeStatus {
         NodeStatus {
