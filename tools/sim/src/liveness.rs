@@ -45,7 +45,7 @@ impl Simulation {
         }
         self.check_equal_stores()?;
         // Connections that swallow everything may hide behind the first order: they are waited for now and then.
-        self.order_must_last = self.plan.seed % LASTING_ORDER_OF == 0;
+        self.order_must_last = self.plan.seed.is_multiple_of(LASTING_ORDER_OF);
         if self.order_must_last {
             while self.now_us < until_us || !self.is_settled() {
                 if self.now_us > until_us + bound_us {

@@ -145,7 +145,7 @@ impl Simulation {
     pub(crate) fn observe_applied(&mut self, place: usize) -> Checked {
         let store = self.processes[place].node.as_ref().expect("it had a turn").store();
         let applied = store.last_applied();
-        if applied.0 % 8 == 0 || store.len() < 4 {
+        if applied.0.is_multiple_of(8) || store.len() < 4 {
             let digest = store.digest();
             let other = *self.digests.entry(applied).or_insert(digest);
             if other != digest {
