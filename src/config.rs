@@ -48,6 +48,8 @@ pub struct Config {
     pub max_file_bytes: u64,
     /// Connections of clients, on both protocols together.
     pub max_clients: usize,
+    /// Unanswered requests and unsent replies of all clients together.
+    pub max_pending_bytes: u64,
     /// From which state the text protocol's reads are answered.
     pub text_reads: TextReads,
 }
@@ -73,6 +75,8 @@ pub struct Member {
     pub client: SocketAddr,
     /// Where clients connect with the text protocol.
     pub text: Option<SocketAddr>,
+    /// Where its pages are: health and metrics.
+    pub http: Option<SocketAddr>,
 }
 
 /// The addresses that this node binds.
@@ -84,6 +88,21 @@ pub struct Listen {
     pub client: SocketAddr,
     /// For the text protocol.
     pub text: Option<SocketAddr>,
+    /// For the pages.
+    pub http: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// All of them, each with its key.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let all = [
+            ("peer", Some(self.peer)),
+            ("client", Some(self.client)),
+            ("text", self.text),
+            ("http", self.http),
+        ];
+        all.into_iter().filter_map(|(key, address)| Some((key, address?)))
+    }
 }
 
 /// What is wrong with a configuration, in the words that a person needs.
@@ -271,6 +290,7 @@ fn check(raw: RawConfig) -> Result<Config, Fault> {
     }
     let max_clients = raw.limits.max_clients.unwrap_or(limits::CLIENTS_MAX_DEFAULT);
     bounded("limits.max_clients", max_clients as u64, 1, limits::CLIENTS_MAX_LIMIT as u64)?;
+    let max_pending_bytes = check_max_pending(raw.limits.max_pending_mib, max_file_bytes)?;
     Ok(Config {
         cluster: raw.cluster,
         node,
@@ -284,8 +304,24 @@ fn check(raw: RawConfig) -> Result<Config, Fault> {
         segment_bytes: segment_mib * MIB,
         max_file_bytes,
         max_clients,
+        max_pending_bytes,
         text_reads: check_text_reads(raw.text.reads.as_deref())?,
     })
+}
+
+fn check_max_pending(mib: Option<u64>, max_file_bytes: u64) -> Result<u64, Fault> {
+    let key = "limits.max_pending_mib";
+    let mib = bounded(key, mib.unwrap_or(limits::PENDING_MIB_DEFAULT), 1, limits::PENDING_MIB_LIMIT)?;
+    let least_mib = limits::pending_bytes_min(max_file_bytes).div_ceil(MIB);
+    if mib < least_mib {
+        return fault(
+            key,
+            format!(
+                "{mib} is not enough for a file of limits.max_file_bytes = {max_file_bytes} on its way: raise it to {least_mib}, or lower the other"
+            ),
+        );
+    }
+    Ok(mib * MIB)
 }
 
 fn check_cluster_name(name: &str) -> Result<(), Fault> {
@@ -301,16 +337,6 @@ fn check_cluster_name(name: &str) -> Result<(), Fault> {
 /// Keys of the interface whose feature this version does not have are refused, not ignored: a person who sets
 /// one relies on it.
 fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
-    let http = raw.member.iter().any(|member| member.http.is_some()) || raw.listen.http.is_some();
-    if http {
-        return fault("http", "this version of fsd has no HTTP pages yet: remove the key");
-    }
-    if raw.limits.max_pending_mib.is_some() {
-        return fault(
-            "limits.max_pending_mib",
-            "this version of fsd does not enforce it yet: remove the key",
-        );
-    }
     match raw.text.writes.as_deref() {
         None | Some("redirect") => Ok(()),
         Some("forward") => {
@@ -321,7 +347,7 @@ fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
 }
 
 fn check_members(raw: &[RawMember]) -> Result<Vec<Member>, Fault> {
-    if !matches!(raw.len(), 1 | 3 | 5 | 7) {
+    if !matches!(raw.len(), 1 | 3 | 5 | limits::MEMBERS_MAX) {
         return fault("member", format!("{} members: a cluster has 1, 3, 5 or 7", raw.len()));
     }
     let mut nodes = BTreeSet::new();
@@ -353,6 +379,7 @@ fn check_members(raw: &[RawMember]) -> Result<Vec<Member>, Fault> {
             peer: address("peer", &entry.peer)?,
             client: address("client", &entry.client)?,
             text: entry.text.as_deref().map(|text| address("text", text)).transpose()?,
+            http: entry.http.as_deref().map(|text| address("http", text)).transpose()?,
         });
     }
     members.sort_by_key(|member| member.node);
@@ -368,21 +395,24 @@ fn check_listen(raw: &RawListen, own: &Member) -> Result<Listen, Fault> {
         }
         Ok(address)
     };
-    let text = match (own.text, &raw.text) {
-        (Some(address), text) => Some(or("listen.text", text, address)?),
-        (None, Some(_)) => {
-            return fault("listen.text", "this node's member entry has no text address to go with it");
-        }
-        (None, None) => None,
+    // A member has these two or has them not.
+    let optional = |key: &str, text: &Option<String>, own: Option<SocketAddr>| match own {
+        Some(own) => or(&format!("listen.{key}"), text, own).map(Some),
+        None if text.is_some() => fault(
+            format!("listen.{key}"),
+            format!("this node's member entry has no {key} address to go with it"),
+        ),
+        None => Ok(None),
     };
     let listen = Listen {
         peer: or("listen.peer", &raw.peer, own.peer)?,
         client: or("listen.client", &raw.client, own.client)?,
-        text,
+        text: optional("text", &raw.text, own.text)?,
+        http: optional("http", &raw.http, own.http)?,
     };
-    if listen.peer == listen.client || listen.text == Some(listen.peer) || listen.text == Some(listen.client)
-    {
-        return fault("listen", "two of the addresses are the same");
+    let mut addresses = BTreeSet::new();
+    if let Some((key, address)) = listen.addresses().find(|(_, address)| !addresses.insert(*address)) {
+        return fault("listen", format!("{key}: {address} is the same as another one of the addresses"));
     }
     Ok(listen)
 }
@@ -467,120 +497,4 @@ fn syntax_error(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SINGLE: &str = r#"
-cluster = "demo"
-node = 1
-data_dir = "data"
-[[member]]
-node = 1
-peer = "127.0.0.1:7001"
-client = "127.0.0.1:7101"
-text = "127.0.0.1:7201"
-"#;
-
-    fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(Path::new("x.conf"), text)
-    }
-
-    fn refused(text: &str) -> String {
-        parse(text).expect_err("must be refused").to_string()
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_interface() {
-        let config = parse(SINGLE).unwrap();
-        assert_eq!(config.heartbeat_ms, 50);
-        assert_eq!(config.election_timeout_ms, 300);
-        assert_eq!(config.segment_bytes, 64 * MIB);
-        assert_eq!(config.max_file_bytes, MIB);
-        assert_eq!(config.max_clients, 10_000);
-        assert_eq!(config.log_level, LevelFilter::Info);
-        assert_eq!(config.listen.text, config.members[0].text);
-        assert!(config.dial.is_empty());
-    }
-
-    #[test]
-    fn reads_of_the_text_protocol_are_linearizable_unless_they_are_to_be_local() {
-        assert_eq!(parse(SINGLE).unwrap().text_reads, TextReads::Linearizable);
-        for (value, expected) in [("linearizable", TextReads::Linearizable), ("local", TextReads::Local)] {
-            let config = parse(&format!("{SINGLE}\n[text]\nreads = \"{value}\"")).unwrap();
-            assert_eq!(config.text_reads, expected);
-        }
-    }
-
-    #[test]
-    fn listen_and_dial_replace_addresses() {
-        let text = three().replace(
-            "[[member]]\nnode = 1",
-            "[listen]\npeer = \"0.0.0.0:9\"\n[dial]\n2 = \"127.0.0.1:17002\"\n[[member]]\nnode = 1",
-        );
-        let config = parse(&text).unwrap();
-        assert_eq!(config.listen.peer.to_string(), "0.0.0.0:9");
-        assert_eq!(config.dial[&NodeId(2)].to_string(), "127.0.0.1:17002");
-        assert_eq!(config.dial[&NodeId(3)].to_string(), "127.0.0.1:7003");
-        assert_eq!(config.members[1].peer.to_string(), "127.0.0.1:7002");
-    }
-
-    fn three() -> String {
-        let mut text = String::from("cluster = \"demo\"\nnode = 1\ndata_dir = \"data\"\n");
-        for node in 1..=3 {
-            text += &format!(
-                "[[member]]\nnode = {node}\npeer = \"127.0.0.1:700{node}\"\nclient = \"127.0.0.1:710{node}\"\n"
-            );
-        }
-        text
-    }
-
-    #[test]
-    fn each_fault_names_file_key_and_reason() {
-        let with = |line: &str| format!("{line}\n{SINGLE}");
-        let tail = |lines: &str| format!("{SINGLE}\n{lines}");
-        let cases = [
-            (with("colour = 1"), "line 1, `colour = 1`", "unknown field `colour`"),
-            (SINGLE.replace("node = 1\ndata", "node = \"x\"\ndata"), "`node = \"x\"`", "invalid type"),
-            (SINGLE.replace("node = 1\ndata", "node = 2\ndata"), "node", "no [[member]] has node = 2"),
-            (SINGLE.replace("\"demo\"", "\"a b\""), "cluster", "blanks"),
-            (SINGLE.replace("\"demo\"", "\"\""), "cluster", "1 to 255 bytes"),
-            (SINGLE.replace(":7101", ":7001"), "member 1: client", "stands twice"),
-            (SINGLE.replace("127.0.0.1:7101", "localhost:7101"), "member 1: client", "not IP:PORT"),
-            (SINGLE.replace("127.0.0.1:7101", "0.0.0.0:7101"), "member 1: client", "use [listen]"),
-            (three().replace("node = 3", "node = 2"), "member 2: node", "another member"),
-            (three().replace("node = 3", "node = 0"), "member", "numbered from 1"),
-            (tail("http = \"127.0.0.1:7301\""), "http", "no HTTP pages yet"),
-            (tail("[raft]\nheartbeat_ms = 0"), "raft.heartbeat_ms", "between 1 and"),
-            (tail("[raft]\nelection_timeout_ms = 60"), "raft.election_timeout_ms", "less than twice"),
-            (tail("[log]\nsegment_mib = 0"), "log.segment_mib", "between 1 and 1024"),
-            (tail("[log]\nsegment_mib = 1"), "log.segment_mib", "cannot hold a file"),
-            (tail("[limits]\nmax_file_bytes = 999999999"), "limits.max_file_bytes", "between 1 and"),
-            (tail("[limits]\nmax_pending_mib = 5"), "limits.max_pending_mib", "not enforce it yet"),
-            (tail("[limits]\nmax_clients = 0"), "limits.max_clients", "between 1 and"),
-            (tail("[text]\nreads = \"fast\""), "text.reads", "neither"),
-            (tail("[text]\nwrites = \"forward\""), "text.writes", "not forward writes yet"),
-            (tail("[dial]\n7 = \"127.0.0.1:1\""), "dial.7", "no other member"),
-            (with("log_level = \"loud\""), "log_level", "none of error"),
-            (tail("[listen]\npeer = \"127.0.0.1:7101\""), "listen", "the same"),
-            (tail("[listen]\nclient = \"127.0.0.1:0\""), "listen.client", "port 0"),
-            (three() + "[dial]\n2 = \"0.0.0.0:7\"", "dial.2", "cannot be connected to"),
-            (SINGLE.replace("\"data\"", "\"\""), "data_dir", "is empty"),
-            (SINGLE.replace("node = 1\ndata", "data"), "`node`", "this key is missing"),
-            (SINGLE.replace("client = ", "text = "), "`text = ", "duplicate key"),
-            (SINGLE.replace("client = \"127.0.0.1:7101\"", ""), "`[[member]]`", "missing field `client`"),
-        ];
-        for (text, key, reason) in cases {
-            let said = refused(&text);
-            assert!(said.starts_with("x.conf: "), "{said}");
-            assert!(said.contains(key) && said.contains(reason), "wanted {key} and {reason}: {said}");
-        }
-        assert_eq!(refused(""), "x.conf: `cluster`: this key is missing");
-    }
-
-    #[test]
-    fn a_cluster_has_an_odd_number_of_members() {
-        let two = &three()[..three().rfind("[[member]]").unwrap()];
-        assert!(refused(two).contains("1, 3, 5 or 7"));
-        parse(&three()).unwrap();
-    }
-}
+mod tests;

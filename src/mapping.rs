@@ -136,6 +136,15 @@ struct Directory {
     lock: Option<File>,
 }
 
+/// What a file system has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// What this process may still use.
+    pub free_bytes: u64,
+    /// All of it.
+    pub size_bytes: u64,
+}
+
 /// Why a directory cannot be had for this process alone.
 #[derive(Debug)]
 pub enum LockError {
@@ -181,6 +190,18 @@ impl FileDisk {
         }
         let directory = Directory { path: path.to_owned(), handle, lock: Some(lock) };
         Ok((Self { shared: Arc::new(directory) }, text.trim().to_owned()))
+    }
+
+    /// The room of the file system that the directory lies on.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn room(&self) -> io::Result<DiskRoom> {
+        let told = rustix::fs::fstatvfs(&self.shared.handle)?;
+        Ok(DiskRoom {
+            free_bytes: told.f_bavail.saturating_mul(told.f_frsize),
+            size_bytes: told.f_blocks.saturating_mul(told.f_frsize),
+        })
     }
 
     /// Writes into the lock file who holds it.

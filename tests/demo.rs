@@ -180,6 +180,9 @@ fn it_serves_says_what_to_try_and_goes_on_with_the_same_data() {
     let leader = leader(&cluster);
     let port = leader.text.rsplit_once(':').unwrap().1;
     assert!(command("nc -q1").ends_with(&format!(" 127.0.0.1 {port}")), "the leader answers text clients");
+    let metrics = command("curl http://");
+    assert!(metrics.starts_with(&format!("curl http://{}/metrics ", cluster.nodes[0].http)), "{metrics}");
+    assert!(metrics.ends_with(&cluster.nodes[4].http), "it says where the other pages are: {metrics}");
     assert!(command("kill -9 ").contains(&format!("# node {}", leader.id)));
 
     let version = cluster.client().write("greeting", &b"hello"[..], 0).unwrap();

@@ -51,7 +51,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn clients_never_take_the_descriptors_that_the_peers_need() {
     let mut cluster = TestCluster::prepare(3, Settings::default());
-    cluster.nodes[0].launch_under("sh", &["-c", "ulimit -n 128 && exec \"$0\" \"$@\""]);
+    cluster.nodes[0].launch_under("sh", &["-c", "ulimit -n 160 && exec \"$0\" \"$@\""]);
     let address = cluster.nodes[0].text.clone();
     let first = wait_for(support::PATIENCE, || TcpStream::connect(&address).ok());
     // More than there are descriptors; whoever finds no place is sent away.

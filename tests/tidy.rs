@@ -37,8 +37,13 @@ const ROOMS: &[Room] = &[
     },
     // Planted bugs, of which nothing is left without their feature.
     Room { path: "src/mutants.rs", ours: Ours::Only(&[]), crates: Some(&[]) },
+    Room { path: "src/metrics", ours: Ours::Only(&["metrics"]), crates: Some(&[]) },
     Room { path: "src/timer_wheel.rs", ours: Ours::Only(&["limits"]), crates: Some(&["slab"]) },
-    Room { path: "src/mapping.rs", ours: Ours::Only(&["limits"]), crates: Some(&["bytes", "memmap2"]) },
+    Room {
+        path: "src/mapping.rs",
+        ours: Ours::Only(&["limits"]),
+        crates: Some(&["bytes", "memmap2", "rustix"]),
+    },
     Room {
         path: "src/simulated_disk.rs",
         ours: Ours::Only(&["limits", "mapping"]),
@@ -71,6 +76,7 @@ const PURE_ROOMS: &[&str] = &[
     "src/limits.rs",
     "src/raft",
     "src/file_store",
+    "src/metrics",
     "src/timer_wheel.rs",
     "src/simulated_disk.rs",
 ];
@@ -119,6 +125,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/disk-format.md",
     "docs/text-protocol.md",
     "docs/limits.md",
+    "docs/metrics.md",
     "docs/testing.md",
     "conf/single.conf",
     "conf/node1.conf",
@@ -521,6 +528,20 @@ fn the_wire_format_names_the_bounds_of_frames() {
     let (peer, client) = (mib("PEER_FRAME_BYTES_MAX"), mib("CLIENT_FRAME_BYTES_MAX"));
     let sentence = format!("{peer} MiB for a body between nodes and {client} MiB for one from a client");
     assert!(document.contains(&sentence), "the document does not say `{sentence}`");
+}
+
+#[test]
+fn the_wire_format_names_the_bounds_of_sessions() {
+    use fsd::limits::{SESSION_REPLIES_BYTES_MAX, SESSION_REPLY_BYTES, SESSION_WINDOW};
+    let document = fs::read_to_string(root().join("docs/wire-format.md")).expect("the document is there");
+    for sentence in [
+        format!("A kept reply counts {SESSION_REPLY_BYTES} bytes"),
+        format!("count more than {SESSION_REPLIES_BYTES_MAX} bytes"),
+        format!("like the {SESSION_WINDOW} sequence numbers ahead"),
+        format!("up to {SESSION_WINDOW} numbers ahead of what is acknowledged"),
+    ] {
+        assert!(document.contains(&sentence), "the document does not say `{sentence}`");
+    }
 }
 
 #[test]

@@ -1,11 +1,14 @@
-//! The file store against its model, entry by entry.
+//! The file store, sessions among it, against its model, entry by entry.
 
 #![no_main]
 
 use bytes::Bytes;
 use fsd::file_store::reference_model::ReferenceModel;
 use fsd::file_store::{ContentsAt, FileStore};
-use fsd_wire::{ClusterTimeMs, Command, Entry, EntryKind, LogIndex, Operation, Payload, Term, Version};
+use fsd_wire::{
+    ClusterTimeMs, Command, Entry, EntryKind, LogIndex, Operation, Payload, Sequence, SessionCommand,
+    SessionId, Term, Version,
+};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,6 +29,26 @@ fn payload(data: &mut Unstructured, revision: u64) -> Result<Payload> {
     Ok(Command { operation, name: (*data.choose(&NAMES)?).into(), contents }.encode())
 }
 
+/// What one of the first few entries' sessions, or none, is asked for. Their bounds are low, so that some end.
+fn session_payload(data: &mut Unstructured, revision: u64) -> Result<Payload> {
+    let session = SessionId(data.int_in_range(1..=12)?);
+    let sequence = *data.choose(&[1_u64, 2, 3, 4, 5, 1024, 1025, 1026])?;
+    let acknowledged = Sequence(data.int_in_range(0..=sequence - 1)?);
+    Ok(match data.int_in_range(0..=9)? {
+        0 | 1 => SessionCommand::Open {
+            idle_ms: *data.choose(&[400, 1000, 5000, u64::MAX])?,
+            sessions_max: data.int_in_range(1..=4)?,
+        },
+        2 => SessionCommand::KeepAlive { session, acknowledged },
+        3 => SessionCommand::Close { session },
+        _ => {
+            let command = payload(data, revision)?;
+            SessionCommand::Change { session, sequence: Sequence(sequence), acknowledged, command }
+        }
+    }
+    .encode())
+}
+
 fn run(data: &mut Unstructured) -> Result<()> {
     let (mut store, mut model) = (FileStore::new(), ReferenceModel::new());
     let mut stamp = 0_u64;
@@ -34,16 +57,17 @@ fn run(data: &mut Unstructured) -> Result<()> {
             break;
         }
         stamp += *data.choose(&[0_u64, 0, 1, 400, 1000, 3000])?;
-        let (kind, payload) = if data.ratio(1, 6)? {
-            (EntryKind::Tick, Payload::default())
-        } else {
-            (EntryKind::Command, payload(data, store.revision().0)?)
+        let (kind, payload) = match data.int_in_range(0..=5)? {
+            0 => (EntryKind::Tick, Payload::default()),
+            1 | 2 => (EntryKind::Session, session_payload(data, store.revision().0)?),
+            _ => (EntryKind::Command, payload(data, store.revision().0)?),
         };
         let (index, stamp) = (LogIndex(index), ClusterTimeMs(stamp));
         let entry = Entry { index, term: Term(1), stamp, kind, payload };
         assert_eq!(store.apply(&entry, ContentsAt(index.0)), model.apply(&entry));
         assert_eq!(store.revision(), model.revision());
         assert_eq!(store.next_due(), model.next_due());
+        assert_eq!(store.sessions(), model.sessions().len());
         let files = store.list("", "", usize::MAX).files;
         let expected = model.files();
         assert_eq!(files.len(), expected.len());

@@ -271,7 +271,15 @@ impl World {
         let leader_commit = LogIndex(data.int_in_range(0..=known)?);
         let entries = log[prev..prev + count].to_vec();
         let round = u64::from(data.arbitrary::<u8>()?);
-        let request = AppendEntries { term: Term(term), leader_id, prev_log, leader_commit, round, entries };
+        let request = AppendEntries {
+            term: Term(term),
+            leader_id,
+            prev_log,
+            leader_commit,
+            round,
+            cluster_time: ClusterTimeMs(u64::from(data.arbitrary::<u16>()?)),
+            entries,
+        };
         self.receive(leader_id, PeerMessage::AppendEntries(request));
         Ok(())
     }

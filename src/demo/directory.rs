@@ -16,7 +16,7 @@ use super::{DemoError, NODES_DEFAULT, Request};
 use crate::config::{Config, Listen, Member};
 
 /// The addresses of each node: the key, and the port of node 0.
-const PORTS: &[(&str, u16)] = &[("peer", 7000), ("client", 7100), ("text", 7200)];
+const PORTS: &[(&str, u16)] = &[("peer", 7000), ("client", 7100), ("text", 7200), ("http", 7300)];
 /// Small: a demo should begin at once and take little room, and shall still hold the largest files.
 const SEGMENT_MIB: u32 = 8;
 const LOCK_NAME: &str = "demo.lock";
@@ -80,11 +80,9 @@ impl Directory {
 
     /// What stands in the way of a node's address, in words.
     pub(super) fn port_in_use(&self) -> Option<String> {
-        self.confs.iter().find_map(|conf| {
-            let Listen { peer, client, text } = conf.listen;
-            let mut addresses = [Some(peer), Some(client), text].into_iter().flatten();
-            addresses.find_map(|address| self.complaint(conf, address))
-        })
+        self.confs
+            .iter()
+            .find_map(|conf| conf.listen.addresses().find_map(|(_, address)| self.complaint(conf, address)))
     }
 
     fn complaint(&self, conf: &Conf, address: SocketAddr) -> Option<String> {

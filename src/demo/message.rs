@@ -64,6 +64,14 @@ pub(super) fn ready_text(
     if let Some((_, Some(process_id))) = processes.iter().find(|(node, _)| *node == leader) {
         text += &format!("    kill -9 {process_id}    # node {leader}; it is started again\n");
     }
+    let pages: Vec<_> = directory.confs.iter().filter_map(|conf| conf.member.http).collect();
+    if let Some(first) = pages.first() {
+        text += &format!("    curl http://{first}/metrics    # also /healthz and /readyz");
+        if let [_, .., last] = pages[..] {
+            text += &format!(", and so on to {last}");
+        }
+        text += "\n";
+    }
     text + "\nCtrl-C ends all. The same command goes on with the same data.\n\n"
 }
 

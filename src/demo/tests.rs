@@ -19,6 +19,7 @@ fn confs_are_on_the_documented_ports() {
             assert_eq!(config.listen.peer.to_string(), format!("127.0.0.1:700{node}"));
             assert_eq!(config.listen.client.to_string(), format!("127.0.0.1:710{node}"));
             assert_eq!(config.listen.text.unwrap().to_string(), format!("127.0.0.1:720{node}"));
+            assert_eq!(config.listen.http.unwrap().to_string(), format!("127.0.0.1:730{node}"));
         }
     }
 }

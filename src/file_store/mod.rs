@@ -1,12 +1,13 @@
-//! The index of the files: what the committed log amounts to.
+//! The index of the files, and the sessions of clients: what the committed log amounts to.
 //!
 //! The store is a function of the entries that were applied to it, and reads no clock: an entry carries its
-//! cluster time as a stamp. Applying an entry first removes every file that is due at the stamp, then does
-//! the entry's command; so all nodes lose the same files at the same index. Contents stay in the log; the
+//! cluster time as a stamp. Applying an entry first removes every file and session that is due at the stamp,
+//! then does the entry's command; so all nodes lose the same at the same index. Contents stay in the log; the
 //! store knows where.
 
 pub mod names;
 pub mod reference_model;
+mod sessions;
 
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use fsd_wire::client::Refusal;
-use fsd_wire::{ClusterTimeMs, Command, Entry, EntryKind, LogIndex, Operation, Version};
+use fsd_wire::{
+    ClusterTimeMs, Command, Entry, EntryKind, LogIndex, Operation, Payload, SessionCommand, SessionId,
+    Version,
+};
 
 pub use names::{FileName, NameError};
+use sessions::{Admission, Sessions};
 
 use crate::mutants::mutant;
 
@@ -57,12 +62,21 @@ impl File {
 pub enum Applied {
     /// The entry carries no command.
     Nothing,
-    /// The command was done.
+    /// The command was done, by this entry or, in a session, by an earlier one.
     Changed {
         /// The new version; for a delete, the revision of the delete.
         version: Version,
     },
-    /// The command was refused and changed nothing.
+    /// A session was opened.
+    SessionOpened {
+        /// Its name.
+        session: SessionId,
+        /// How long it lives without a sign of life, in milliseconds of cluster time.
+        idle_ms: u64,
+    },
+    /// A session was kept alive or closed.
+    SessionDone,
+    /// The command was refused and changed nothing, except that a session was seen alive.
     Refused(Refusal),
 }
 
@@ -81,6 +95,7 @@ pub struct FileStore {
     files: BTreeMap<FileName, File>,
     /// The files that have an expiry, in the order in which they go.
     due: BTreeSet<(ClusterTimeMs, FileName)>,
+    sessions: Sessions,
     revision: Version,
     last_applied: LogIndex,
     cluster_time: ClusterTimeMs,
@@ -117,10 +132,8 @@ impl FileStore {
         self.expire();
         match entry.kind {
             EntryKind::Noop | EntryKind::Genesis | EntryKind::Register | EntryKind::Tick => Applied::Nothing,
-            EntryKind::Command => match self.apply_command(entry, at) {
-                Ok(version) => Applied::Changed { version },
-                Err(refusal) => Applied::Refused(refusal),
-            },
+            EntryKind::Command => self.apply_command(entry.index, &entry.payload, at),
+            EntryKind::Session => self.apply_session(entry, at),
         }
     }
 
@@ -146,8 +159,32 @@ impl FileStore {
 
     /// The cluster time at which the next file is due.
     #[must_use]
-    pub fn next_due(&self) -> Option<ClusterTimeMs> {
+    pub fn next_file_due(&self) -> Option<ClusterTimeMs> {
         self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The cluster time at which the next session is due.
+    #[must_use]
+    pub fn next_session_due(&self) -> Option<ClusterTimeMs> {
+        self.sessions.next_due()
+    }
+
+    /// The cluster time at which the next file or session is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<ClusterTimeMs> {
+        self.next_file_due().into_iter().chain(self.next_session_due()).min()
+    }
+
+    /// Whether a session has ended, as far as this store can tell: one that has will never exist again.
+    #[must_use]
+    pub fn session_is_gone(&self, session: SessionId) -> bool {
+        session.0 <= self.last_applied.0 && !self.sessions.contains(session)
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
     }
 
     /// How many files there are.
@@ -188,6 +225,7 @@ impl FileStore {
         for number in [self.last_applied.0, self.cluster_time.0, self.revision.0] {
             crc.update(&number.to_le_bytes());
         }
+        crc.update(&(self.files.len() as u64).to_le_bytes());
         for (name, file) in &self.files {
             crc.update(name.as_str().as_bytes());
             // No name contains it, so a name's end cannot be taken for a version's beginning.
@@ -199,6 +237,7 @@ impl FileStore {
                 crc.update(&number.to_le_bytes());
             }
         }
+        self.sessions.update_digest(&mut crc);
         crc.finalize()
     }
 
@@ -211,13 +250,48 @@ impl FileStore {
             let file = self.files.remove(&name).expect("what is due exists");
             assert!(file.due == Some(due), "{name} is due at {due} and at {:?}", file.due);
         }
+        self.sessions.expire(self.cluster_time);
     }
 
-    fn apply_command(&mut self, entry: &Entry, at: ContentsAt) -> Result<Version, Refusal> {
-        let command = Command::decode(&entry.payload)
-            .unwrap_or_else(|error| panic!("the command of entry {}: {error}", entry.index));
+    fn apply_session(&mut self, entry: &Entry, at: ContentsAt) -> Applied {
+        let command = SessionCommand::decode(&entry.payload)
+            .unwrap_or_else(|error| panic!("the session command of entry {}: {error}", entry.index));
+        let (now, index) = (self.cluster_time, entry.index);
+        let existed = match command {
+            SessionCommand::Open { idle_ms, sessions_max } => {
+                self.sessions.open(now, index, idle_ms, sessions_max);
+                return Applied::SessionOpened { session: SessionId(index.0), idle_ms };
+            }
+            SessionCommand::Change { session, sequence, acknowledged, command } => {
+                return match self.sessions.admit(now, index, session, sequence, acknowledged) {
+                    Admission::Answered(applied) => applied,
+                    Admission::New => {
+                        let applied = self.apply_command(index, &command, at);
+                        self.sessions.keep(session, sequence, &applied);
+                        applied
+                    }
+                };
+            }
+            SessionCommand::KeepAlive { session, acknowledged } => {
+                self.sessions.keep_alive(now, index, session, acknowledged)
+            }
+            SessionCommand::Close { session } => self.sessions.close(session),
+        };
+        if existed { Applied::SessionDone } else { Applied::Refused(Refusal::SessionGone) }
+    }
+
+    fn apply_command(&mut self, index: LogIndex, command: &Payload, at: ContentsAt) -> Applied {
+        let command =
+            Command::decode(command).unwrap_or_else(|error| panic!("the command of entry {index}: {error}"));
         let name = FileName::parse(&command.name)
-            .unwrap_or_else(|error| panic!("the command of entry {}: {error}", entry.index));
+            .unwrap_or_else(|error| panic!("the command of entry {index}: {error}"));
+        match self.change(name, &command, at) {
+            Ok(version) => Applied::Changed { version },
+            Err(refusal) => Applied::Refused(refusal),
+        }
+    }
+
+    fn change(&mut self, name: FileName, command: &Command, at: ContentsAt) -> Result<Version, Refusal> {
         let present = self.version_of(&name);
         match command.operation {
             Operation::Write { expiry_seconds } => self.put(name, &command.contents, expiry_seconds, at),

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::reference_model::ReferenceModel;
 use super::*;
 
+mod sessions;
+
 /// Makes entries that follow each other, and applies them.
 #[derive(Default)]
 struct Log {
@@ -418,6 +420,7 @@ fn assert_same(store: &FileStore, model: &ReferenceModel) {
     assert_eq!(store.revision(), model.revision());
     // The two maps tell the same: nothing that is gone is still due.
     assert_eq!(store.due.len(), model.files().iter().filter(|file| file.due.is_some()).count());
+    assert_eq!(store.sessions(), model.sessions().len());
 }
 
 proptest! {

@@ -6,6 +6,7 @@ use fsd_wire::hello::{Hello, HelloReply, HelloStatus, Role};
 
 use super::connection::{Phase, Session};
 use super::{ConnectionId, Event, Net};
+use crate::limits;
 
 impl Net {
     pub(super) fn answer_client(&mut self, id: ConnectionId, hello: &Hello) {
@@ -24,12 +25,14 @@ impl Net {
         let Some(connection) = self.get(id) else { return };
         connection.send(reply.to_frame());
         if status == HelloStatus::Welcome {
-            if let Session::Client { greeted, .. } = &mut connection.session {
+            if let Session::Client { decoder, greeted, .. } = &mut connection.session {
                 *greeted = true;
+                decoder.set_body_bytes_max(limits::CLIENT_FRAME_BYTES_MAX);
             }
         } else {
             connection.phase = Phase::Ending;
-            log::info!("a client at {} was refused: {reason}", connection.address);
+            let address = connection.address;
+            self.notices.say(format_args!("a client at {address} was refused: {reason}"));
         }
         self.list_for_writing(id);
     }
@@ -58,9 +61,10 @@ impl Net {
     pub(super) fn refuse_peer(&mut self, id: ConnectionId, status: HelloStatus, reason: String) {
         let reply = self.hello_reply(status, reason);
         let Some(connection) = self.get(id) else { return };
-        log::info!("a node at {} was refused: {}", connection.address, reply.reason);
         connection.send(reply.to_frame());
         connection.phase = Phase::Ending;
+        let address = connection.address;
+        self.notices.say(format_args!("a node at {address} was refused: {}", reply.reason));
         self.list_for_writing(id);
     }
 

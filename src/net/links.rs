@@ -18,9 +18,7 @@ use crate::limits;
 const PING_AFTER_SWEEPS: u32 = 2;
 const DEAD_AFTER_SWEEPS: u32 = 6;
 /// A connection of a peer that sends nothing, not even pings, is given up later than the peer would redial.
-const ACCEPTED_DEAD_AFTER_SWEEPS: u32 = 2 * DEAD_AFTER_SWEEPS;
-/// How many sweeps a closing connection may take to hear the other side out.
-const LINGER_SWEEPS: u32 = 2;
+const _: () = assert!(limits::PEER_SILENCE_MS_MAX > SWEEP_MS * DEAD_AFTER_SWEEPS as u64);
 
 impl Net {
     /// Answers the hello of a peer; unless it is a welcome, the connection ends.
@@ -40,8 +38,9 @@ impl Net {
         connection.send(reply.to_frame());
         let welcome = status == HelloStatus::Welcome;
         if welcome {
-            if let Session::Accepted { node: welcomed, .. } = &mut connection.session {
+            if let Session::Accepted { decoder, node: welcomed } = &mut connection.session {
                 *welcomed = Some(node);
+                decoder.set_body_bytes_max(limits::PEER_FRAME_BYTES_MAX);
             }
         } else {
             connection.phase = Phase::Ending;
@@ -49,6 +48,9 @@ impl Net {
         let address = connection.address;
         self.list_for_writing(id);
         self.list_for_reading(id);
+        if welcome {
+            self.unknown_peers.retain(|unknown| *unknown != id);
+        }
         let Some(link) = self.links.get_mut(&node) else {
             log::warn!("a hello from {address} as node {node} was refused: {}", reply.reason);
             return;
@@ -185,9 +187,12 @@ impl Net {
         }
     }
 
-    /// Looks for silence: of peers, which are pinged and then given up, and of connections that are to end.
+    /// Looks for silence: of the peers that this node dialled, which are pinged and then given up, and of whoever else
+    /// owes something.
     pub(super) fn sweep(&mut self, now_ms: u64) {
         self.accept_paused = false;
+        self.notices.tick();
+        self.enforce_deadlines(now_ms);
         for node in self.links.keys().copied().collect::<Vec<_>>() {
             let link = self.links.get_mut(&node).expect("its key was just taken");
             link.silent_sweeps += 1;
@@ -204,21 +209,6 @@ impl Net {
                 }
                 LinkState::Greeting(_) | LinkState::Open(_) => {}
             }
-        }
-        let mut gone = Vec::new();
-        for (key, connection) in &mut self.connections {
-            connection.silent_sweeps += 1;
-            let sweeps_max = match (&connection.session, connection.phase) {
-                (_, Phase::Lingering) => LINGER_SWEEPS,
-                (Session::Accepted { .. }, _) => ACCEPTED_DEAD_AFTER_SWEEPS,
-                _ => continue,
-            };
-            if connection.silent_sweeps > sweeps_max {
-                gone.push(ConnectionId::new(key as u32, connection.generation));
-            }
-        }
-        for id in gone {
-            self.close(id);
         }
     }
 }

@@ -7,9 +7,15 @@
 //! is held because its client does not take its replies, stays marked `readable` and is taken up again without
 //! another word from the kernel.
 
+mod admission;
+mod budget;
 mod connection;
+mod deadlines;
 mod greeting;
+mod http_session;
 mod links;
+mod measurements;
+mod notices;
 mod output;
 mod peer_link;
 #[cfg(test)]
@@ -24,15 +30,22 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fsd_wire::NodeId;
-use fsd_wire::client::{ClientReply, ClientRequest};
+use fsd_wire::client::{ClientReply, ClientRequest, Outcome, Refusal};
 use fsd_wire::hello::{HelloReply, Identity};
 use fsd_wire::peer::PeerMessage;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll, Registry, Token};
 use slab::Slab;
 
+use budget::Budget;
 use connection::{Connection, Phase, Session};
+use deadlines::Deadlines;
+pub use http_session::{HttpPage, HttpReply};
+use measurements::{Measurements, Side};
+use notices::Notices;
 use peer_link::{LinkState, PeerLink};
+
+use crate::limits;
 
 /// How often silent connections are looked for.
 const SWEEP_MS: u64 = 500;
@@ -99,6 +112,13 @@ pub enum Event {
         /// What it asks for.
         request: ClientRequest,
     },
+    /// Somebody asks for a page: answer it with [`Net::reply_page`], once.
+    Page {
+        /// Where the page goes.
+        connection: ConnectionId,
+        /// Which page.
+        page: HttpPage,
+    },
     /// A peer opened a connection: answer with [`Net::answer_peer`].
     PeerHello {
         /// Where the answer goes.
@@ -149,6 +169,8 @@ pub struct Settings {
     pub max_file_bytes: u64,
     /// Connections of clients, on both protocols together.
     pub max_clients: usize,
+    /// Unanswered requests and unsent replies of all clients together, in bytes.
+    pub max_pending_bytes: usize,
     /// Spreads the pauses between dials.
     pub seed: u64,
 }
@@ -162,6 +184,8 @@ pub struct Addresses {
     pub client: SocketAddr,
     /// For the text protocol.
     pub text: Option<SocketAddr>,
+    /// For the pages.
+    pub http: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +193,7 @@ enum ListenerKind {
     Peer,
     Client,
     Text,
+    Http,
 }
 
 struct Listener {
@@ -187,7 +212,18 @@ pub struct Net {
     connections: Slab<Connection>,
     generation: u32,
     clients: usize,
+    /// Clients that are told that there is no room for them.
+    refused: usize,
     accepted_peers: usize,
+    /// Those of them that have not been welcomed, in the order in which they came.
+    unknown_peers: VecDeque<ConnectionId>,
+    /// What all clients together make this node hold.
+    budget: Budget,
+    /// Bytes of clients' requests taken in this turn.
+    request_bytes_in_turn: usize,
+    deadlines: Deadlines,
+    notices: Notices,
+    page_readers: usize,
     links: BTreeMap<NodeId, PeerLink>,
     to_read: VecDeque<ConnectionId>,
     to_write: Vec<ConnectionId>,
@@ -199,6 +235,7 @@ pub struct Net {
     accept_paused: bool,
     /// That was said, and none was accepted since.
     accept_complaint: bool,
+    measurements: Measurements,
 }
 
 impl Net {
@@ -212,6 +249,7 @@ impl Net {
             (ListenerKind::Peer, "peer", Some(addresses.peer)),
             (ListenerKind::Client, "client", Some(addresses.client)),
             (ListenerKind::Text, "text", addresses.text),
+            (ListenerKind::Http, "HTTP", addresses.http),
         ];
         let mut listeners = Vec::new();
         for (kind, what, address) in wanted {
@@ -228,6 +266,7 @@ impl Net {
         assert!(listeners.len() <= LISTENER_TOKENS);
         let links =
             settings.dial.iter().map(|(node, address)| (*node, PeerLink::new(*node, *address))).collect();
+        let budget = Budget::new(settings.max_pending_bytes);
         Ok(Self {
             poll,
             poll_events: mio::Events::with_capacity(POLL_EVENTS_MAX),
@@ -237,7 +276,14 @@ impl Net {
             connections: Slab::new(),
             generation: 0,
             clients: 0,
+            refused: 0,
             accepted_peers: 0,
+            unknown_peers: VecDeque::new(),
+            budget,
+            request_bytes_in_turn: 0,
+            deadlines: Deadlines::new(),
+            notices: Notices::default(),
+            page_readers: 0,
             links,
             to_read: VecDeque::new(),
             to_write: Vec::new(),
@@ -246,6 +292,7 @@ impl Net {
             timers: Vec::new(),
             accept_paused: false,
             accept_complaint: false,
+            measurements: Measurements::default(),
         })
     }
 
@@ -309,14 +356,24 @@ impl Net {
     pub fn read(&mut self, now_ms: u64, events: &mut Vec<Event>) {
         events.append(&mut self.pending_events);
         for listener in 0..self.listeners.len() {
-            self.accept(listener);
+            self.accept(now_ms, listener);
         }
-        for _ in 0..self.to_read.len() {
-            let id = self.to_read.pop_front().expect("the count was just taken");
+        self.request_bytes_in_turn = 0;
+        let mut put_off = VecDeque::new();
+        for id in std::mem::take(&mut self.to_read) {
+            let turn_is_full = self.request_bytes_in_turn >= limits::REQUEST_BYTES_PER_TURN_MAX;
             let Some(connection) = self.get(id) else { continue };
+            if turn_is_full && connection.is_client() {
+                put_off.push_back(id);
+                continue;
+            }
             connection.on_read_list = false;
             self.read_connection(now_ms, id, events);
+            self.settle_accounts(id);
         }
+        // Whoever had no turn comes before those who had one.
+        put_off.append(&mut self.to_read);
+        self.to_read = put_off;
     }
 
     /// Timers that were asked for since the last call, with their deadlines.
@@ -335,8 +392,16 @@ impl Net {
         }
     }
 
-    /// Answers a request. If its client is gone, so is the reply.
+    /// Answers a request. If its client is gone, so is the reply. For one that shows something and is too much for
+    /// its connection, or for all clients together, the answer is that the node is busy: nothing was done.
     pub fn reply(&mut self, id: ConnectionId, reply: &ClientReply) {
+        let refusal;
+        let reply = if self.is_too_much(id, &reply.outcome) {
+            refusal = ClientReply { id: reply.id, outcome: Outcome::Refused(Refusal::Busy) };
+            &refusal
+        } else {
+            reply
+        };
         let Some(connection) = self.get(id) else { return };
         if connection.phase == Phase::Closed {
             return;
@@ -344,6 +409,19 @@ impl Net {
         connection.reply(reply);
         self.list_for_writing(id);
         self.resume(id);
+        self.settle_accounts(id);
+    }
+
+    /// Sends a page to whom asked for it, if that one is still there.
+    pub fn reply_page(&mut self, id: ConnectionId, reply: &HttpReply) {
+        let Some(connection) = self.get(id) else { return };
+        if connection.phase == Phase::Closed {
+            return;
+        }
+        connection.reply_page(reply);
+        self.list_for_writing(id);
+        self.resume(id);
+        self.settle_accounts(id);
     }
 
     /// Writes what waits for anybody, each up to its budget, and closes what is to be closed.
@@ -352,6 +430,7 @@ impl Net {
             if let Some(connection) = self.get(id) {
                 connection.on_write_list = false;
                 self.write_connection(now_ms, id);
+                self.settle_accounts(id);
             }
         }
         for id in std::mem::take(&mut self.to_close) {
@@ -359,10 +438,13 @@ impl Net {
         }
     }
 
-    /// Whether replies still wait to be written to clients.
+    /// Whether replies still wait to be written to clients, or pages to their readers.
     #[must_use]
     pub fn has_client_output(&self) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.is_client() && !connection.output.is_empty())
+        let asks = |side| matches!(side, Side::Client | Side::Text | Side::Http);
+        self.connections
+            .iter()
+            .any(|(_, connection)| asks(Side::of(&connection.session)) && !connection.output.is_empty())
     }
 
     /// Whether something can be done without another word from the kernel.
@@ -405,7 +487,8 @@ impl Net {
         self.generation = self.generation.wrapping_add(1).max(1);
         let connection = Connection::new(socket, address, self.generation, session);
         let client = connection.is_client();
-        let accepted_peer = matches!(connection.session, Session::Accepted { .. });
+        let refused = matches!(connection.session, Session::Refused(_));
+        let side = Side::of(&connection.session);
         let key = self.connections.insert(connection);
         let id = ConnectionId::new(key as u32, self.generation);
         let socket = &mut self.connections[key].socket;
@@ -416,7 +499,13 @@ impl Net {
             return Err(error);
         }
         self.clients += usize::from(client);
-        self.accepted_peers += usize::from(accepted_peer);
+        self.refused += usize::from(refused);
+        if side == Side::Peer {
+            self.accepted_peers += 1;
+            self.unknown_peers.push_back(id);
+        }
+        self.page_readers += usize::from(side == Side::Http);
+        self.settle_accounts(id);
         Ok(id)
     }
 
@@ -436,11 +525,19 @@ impl Net {
         let mut connection = self.connections.remove(id.key as usize);
         // Closing the socket takes it out of the poll as well; there is nobody to tell of a failure.
         let _ = self.poll.registry().deregister(&mut connection.socket);
+        if !matches!(connection.session, Session::Refused(_)) {
+            self.measurements.closed(Side::of(&connection.session));
+        }
         self.clients -= usize::from(connection.is_client());
+        self.budget.recount(connection.counted_bytes, 0);
+        self.deadlines.forget(&mut connection.deadline);
         match connection.session {
             Session::Client { .. } | Session::Text(_) => {}
+            Session::Refused(_) => self.refused -= 1,
+            Session::Http(_) => self.page_readers -= 1,
             Session::Accepted { node, .. } => {
                 self.accepted_peers -= 1;
+                self.unknown_peers.retain(|unknown| *unknown != id);
                 if let Some(link) = node.and_then(|node| self.links.get_mut(&node))
                     && link.incoming == Some(id)
                 {

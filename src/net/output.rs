@@ -5,6 +5,9 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 
 use bytes::{Buf, Bytes};
 
+use super::budget::QUEUE_KEPT_MAX;
+use crate::limits;
+
 /// Pieces gathered into one system call.
 const SLICES_PER_WRITE: usize = 64;
 
@@ -29,6 +32,11 @@ impl Output {
     /// Bytes not yet written.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What it counts for: the bytes, and the memory around each piece.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes + self.pieces.len() * limits::PIECE_OVERHEAD_BYTES
     }
 
     /// Whether all is written.
@@ -72,6 +80,9 @@ impl Output {
             }
             written -= piece.len();
             self.pieces.pop_front();
+        }
+        if self.pieces.is_empty() && self.pieces.capacity() > QUEUE_KEPT_MAX {
+            self.pieces = VecDeque::new();
         }
     }
 }

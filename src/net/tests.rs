@@ -14,8 +14,12 @@ use fsd_wire::{FrameDecoder, Incarnation, Life, Message, RequestId, Term, Versio
 use super::*;
 use crate::limits;
 
+mod pages;
+mod pressure;
+
 /// What has not happened after so many turns will not: they take a minute and more if nothing happens in them.
 const TURNS_MAX: usize = 20_000;
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const OWN: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
 /// A turn in which nothing happens takes this long.
@@ -36,16 +40,22 @@ impl Harness {
     }
 
     fn with_peer(peer: Option<SocketAddr>) -> Self {
+        Self::with_bounds(peer, 100, 256 * 1024 * 1024)
+    }
+
+    fn with_bounds(peer: Option<SocketAddr>, max_clients: usize, max_pending_bytes: usize) -> Self {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let settings = Settings {
             cluster: "test".into(),
             identity: identity(OWN),
             dial: BTreeMap::from([(PEER, peer.unwrap_or(any))]),
-            max_file_bytes: 1024,
-            max_clients: 100,
+            max_file_bytes: FILE_BYTES_MAX,
+            max_clients,
+            max_pending_bytes,
             seed: 1,
         };
-        let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any) }).unwrap();
+        let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any), http: Some(any) })
+            .unwrap();
         Self { net, now_ms: 0, events: Vec::new(), timers: Vec::new() }
     }
 

@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use fsd_wire::client::{ClientReply, ClientRequest, Operation, Outcome};
+use fsd_wire::client::{ClientReply, ClientRequest, Operation, Outcome, Refusal};
 use fsd_wire::{Operation as Change, RequestId};
 
+use super::budget::{QUEUE_KEPT_MAX, held_by_pieces, held_by_request};
 use super::text_protocol::{TextCommand, TextDecoder, TextEvent, reply};
 use crate::limits;
 
@@ -28,6 +29,9 @@ pub(super) struct TextSession {
     held: Option<TextEvent>,
     unanswered_reads: usize,
     unanswered_changes: usize,
+    /// What the unanswered requests count for, and the replies that wait for those before them.
+    request_bytes: usize,
+    waiting_reply_bytes: usize,
     /// Nothing is read behind an error that ends the connection.
     ended: bool,
 }
@@ -43,6 +47,8 @@ enum CommandKind {
 #[derive(Debug)]
 struct Slot {
     kind: CommandKind,
+    /// What it counts for: the request, or the reply if there is one.
+    bytes: usize,
     reply: Option<Vec<Bytes>>,
 }
 
@@ -53,6 +59,8 @@ pub(super) enum TextStep {
     Request(ClientRequest),
     /// A reply was made without a request; ask again.
     Answered,
+    /// As before, and nothing is read behind it: the command cannot be understood.
+    Refused,
     /// Nothing until replies have left.
     Held,
     /// Nothing until more bytes come.
@@ -70,6 +78,8 @@ impl TextSession {
             held: None,
             unanswered_reads: 0,
             unanswered_changes: 0,
+            request_bytes: 0,
+            waiting_reply_bytes: 0,
             ended: false,
         }
     }
@@ -96,10 +106,9 @@ impl TextSession {
             }
             TextEvent::Command(command) => TextStep::Request(self.accept(command)),
             TextEvent::Error { error, close } => {
-                let reply = Some(vec![error.to_reply()]);
-                self.slots.push_back(Slot { kind: CommandKind::Read, reply });
+                self.add_reply(error.to_reply());
                 self.ended = close;
-                TextStep::Answered
+                if close { TextStep::Refused } else { TextStep::Answered }
             }
         }
     }
@@ -117,7 +126,11 @@ impl TextSession {
         let place = reply.id.0.checked_sub(self.first_slot).and_then(|place| usize::try_from(place).ok());
         let slot = place.and_then(|place| self.slots.get_mut(place)).expect("a reply has its command");
         assert!(slot.reply.is_none(), "a command is answered once");
-        slot.reply = Some(format_reply(slot.kind, &reply.outcome));
+        let pieces = format_reply(slot.kind, &reply.outcome);
+        let bytes = held_by_pieces(&pieces);
+        self.request_bytes -= std::mem::replace(&mut slot.bytes, bytes);
+        self.waiting_reply_bytes += bytes;
+        slot.reply = Some(pieces);
         match slot.kind {
             CommandKind::Read => self.unanswered_reads -= 1,
             CommandKind::Write | CommandKind::Delete => self.unanswered_changes -= 1,
@@ -129,10 +142,51 @@ impl TextSession {
         let mut pieces = Vec::new();
         while let Some(Slot { reply: Some(_), .. }) = self.slots.front() {
             let slot = self.slots.pop_front().expect("it was just seen");
+            self.waiting_reply_bytes -= slot.bytes;
             pieces.extend(slot.reply.expect("it was just seen"));
             self.first_slot += 1;
         }
+        if self.slots.is_empty() && self.slots.capacity() > QUEUE_KEPT_MAX {
+            self.slots = VecDeque::new();
+        }
         pieces
+    }
+
+    /// The memory that the session holds: what has come of a command, commands that are not answered, and
+    /// replies that wait for those before them.
+    pub(super) fn held_bytes(&self) -> usize {
+        let held = match &self.held {
+            Some(TextEvent::Command(TextCommand::Change(command))) => {
+                limits::REQUEST_OVERHEAD_BYTES + command.name.len() + command.contents.len()
+            }
+            Some(_) => limits::REQUEST_OVERHEAD_BYTES,
+            None => 0,
+        };
+        self.decoder.allocated_bytes() + self.request_bytes + self.waiting_reply_bytes + held
+    }
+
+    /// Replies that wait for those before them.
+    pub(super) fn waiting_reply_bytes(&self) -> usize {
+        self.waiting_reply_bytes
+    }
+
+    /// Gives up the command of which the contents have begun to come: it is answered as busy, in its turn.
+    /// Whether there was one.
+    pub(super) fn refuse_begun(&mut self) -> bool {
+        // While another command is held back, the decoder is not read further.
+        let refused = self.held.is_none() && self.decoder.skip_contents();
+        if refused {
+            self.add_reply(reply::refused(&Refusal::Busy));
+        }
+        refused
+    }
+
+    /// The answer to a command that never became a request.
+    fn add_reply(&mut self, line: Bytes) {
+        let pieces = vec![line];
+        let bytes = held_by_pieces(&pieces);
+        self.waiting_reply_bytes += bytes;
+        self.slots.push_back(Slot { kind: CommandKind::Read, bytes, reply: Some(pieces) });
     }
 
     fn accept(&mut self, command: TextCommand) -> ClientRequest {
@@ -151,8 +205,11 @@ impl TextSession {
             CommandKind::Read => self.unanswered_reads += 1,
             CommandKind::Write | CommandKind::Delete => self.unanswered_changes += 1,
         }
-        self.slots.push_back(Slot { kind, reply: None });
-        ClientRequest { id, timeout_ms: TIMEOUT_MS, operation }
+        let request = ClientRequest { id, timeout_ms: TIMEOUT_MS, operation };
+        let bytes = held_by_request(&request);
+        self.request_bytes += bytes;
+        self.slots.push_back(Slot { kind, bytes, reply: None });
+        request
     }
 }
 
@@ -171,7 +228,6 @@ fn format_reply(kind: CommandKind, outcome: &Outcome) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use fsd_wire::Version;
-    use fsd_wire::client::Refusal;
 
     use super::*;
 
@@ -234,7 +290,7 @@ mod tests {
         let mut session = session("read a\r\nread ../a\r\nbogus\r\nread b\r\n");
         let read = request(&mut session);
         assert!(matches!(session.step(), TextStep::Answered));
-        assert!(matches!(session.step(), TextStep::Answered));
+        assert!(matches!(session.step(), TextStep::Refused));
         assert!(matches!(session.step(), TextStep::Held));
         assert_eq!(replies(&mut session), "");
         session.answer(&not_found(&read));

@@ -1,71 +1,17 @@
-//! What comes in and goes out on connections: accepting, reading up to a budget, writing, breaking off.
+//! What comes in and goes out on connections: reading up to a budget, writing, breaking off.
 
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::io;
 
 use fsd_wire::peer::PeerMessage;
-use fsd_wire::{FrameDecoder, Message, NodeId};
-use mio::net::TcpStream;
+use fsd_wire::{Message, NodeId};
 
 use super::connection::{DialStage, Phase, Session, Step};
+use super::measurements::{ProtocolError, Side};
 use super::output::Progress;
-use super::text_session::TextSession;
-use super::{ClientProtocol, ConnectionId, Event, ListenerKind, Net};
+use super::{ConnectionId, Event, Net};
 use crate::limits;
 
 impl Net {
-    pub(super) fn accept(&mut self, listener: usize) {
-        for _ in 0..limits::ACCEPTS_PER_TURN_MAX {
-            if !self.listeners[listener].ready || self.accept_paused {
-                return;
-            }
-            match self.listeners[listener].socket.accept() {
-                Ok((socket, address)) => {
-                    self.accept_complaint = false;
-                    self.welcome_socket(self.listeners[listener].kind, socket, address);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.listeners[listener].ready = false,
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // Out of file descriptors, most likely. The next sweep tries again.
-                    self.accept_paused = true;
-                    if !self.accept_complaint {
-                        log::warn!("cannot accept connections for now: {error}");
-                        self.accept_complaint = true;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    pub(super) fn welcome_socket(&mut self, kind: ListenerKind, socket: TcpStream, address: SocketAddr) {
-        let full = match kind {
-            ListenerKind::Peer => self.accepted_peers >= limits::PEER_CONNECTIONS_MAX,
-            ListenerKind::Client | ListenerKind::Text => self.clients >= self.settings.max_clients,
-        };
-        if full {
-            log::debug!("a connection from {address} was closed: there are too many");
-            return;
-        }
-        let session = match kind {
-            ListenerKind::Peer => {
-                Session::Accepted { decoder: FrameDecoder::new(limits::PEER_FRAME_BYTES_MAX), node: None }
-            }
-            ListenerKind::Client => Session::Client {
-                decoder: FrameDecoder::new(limits::CLIENT_FRAME_BYTES_MAX),
-                greeted: false,
-                in_flight: 0,
-            },
-            ListenerKind::Text => Session::Text(Box::new(TextSession::new(self.settings.max_file_bytes))),
-        };
-        let result = socket.set_nodelay(true).and_then(|()| self.add(socket, address, session));
-        match result {
-            Ok(id) => self.list_for_reading(id),
-            Err(error) => log::debug!("a connection from {address} was lost: {error}"),
-        }
-    }
-
     pub(super) fn read_connection(&mut self, now_ms: u64, id: ConnectionId, events: &mut Vec<Event>) {
         let mut budget_bytes = limits::READ_BYTES_PER_TURN_MAX;
         for _ in 0..limits::MESSAGES_PER_TURN_MAX {
@@ -84,6 +30,7 @@ impl Net {
             }
             match connection.step() {
                 Step::NeedBytes => {
+                    self.refuse_begun_if_over(id);
                     if budget_bytes == 0 {
                         break;
                     }
@@ -100,17 +47,32 @@ impl Net {
                     }
                     return;
                 }
-                Step::Again => self.list_for_writing(id),
+                Step::Again => {
+                    connection.messages += 1;
+                    self.list_for_writing(id);
+                }
                 Step::Ended => {
                     connection.phase = Phase::Ending;
                     self.list_for_writing(id);
                     return;
                 }
-                Step::Broken(reason) => {
-                    self.break_off(now_ms, id, &reason);
+                Step::Broken(error) => {
+                    self.break_off(now_ms, id, error);
                     return;
                 }
-                step => self.deliver(id, step, events),
+                Step::Refused(breach) => {
+                    connection.messages += 1;
+                    let side = Side::of(&connection.session);
+                    self.measurements.broken(side, breach);
+                    self.list_for_writing(id);
+                }
+                step => {
+                    connection.messages += 1;
+                    self.deliver(id, step, events);
+                    if self.request_bytes_in_turn >= limits::REQUEST_BYTES_PER_TURN_MAX {
+                        break;
+                    }
+                }
             }
         }
         self.list_for_reading(id);
@@ -133,12 +95,16 @@ impl Net {
         match connection.receive() {
             Ok(count) => {
                 *budget_bytes = budget_bytes.saturating_sub(count);
+                let client = connection.is_client();
                 let heard = match connection.session {
                     Session::Dialled { node, .. } if count > 0 => Some(node),
                     _ => None,
                 };
                 if let Some(link) = heard.and_then(|node| self.links.get_mut(&node)) {
                     link.silent_sweeps = 0;
+                }
+                if client {
+                    self.settle_accounts(id);
                 }
                 true
             }
@@ -152,21 +118,12 @@ impl Net {
     pub(super) fn deliver(&mut self, id: ConnectionId, step: Step, events: &mut Vec<Event>) {
         match step {
             Step::ClientHello(hello) => self.answer_client(id, &hello),
-            Step::Request(request) => {
-                let Some(connection) = self.get(id) else { return };
-                let protocol = match &mut connection.session {
-                    Session::Client { in_flight, .. } => {
-                        *in_flight += 1;
-                        ClientProtocol::Binary
-                    }
-                    _ => ClientProtocol::Text,
-                };
-                events.push(Event::Request { connection: id, protocol, request });
-            }
+            Step::Request(request) => self.admit_request(id, request, events),
+            Step::Page(page) => events.push(Event::Page { connection: id, page }),
             Step::PeerHello(hello) => self.judge_peer(id, &hello, events),
             Step::PeerReply(node, reply) => events.push(Event::PeerReply { node, reply }),
             Step::Peer(node, message) => self.deliver_peer(id, node, message, events),
-            Step::Again | Step::Held | Step::NeedBytes | Step::Ended | Step::Broken(_) => {
+            Step::Again | Step::Held | Step::NeedBytes | Step::Ended | Step::Refused(_) | Step::Broken(_) => {
                 unreachable!("handled where steps are taken")
             }
         }
@@ -222,13 +179,15 @@ impl Net {
         }
     }
 
-    pub(super) fn break_off(&mut self, now_ms: u64, id: ConnectionId, reason: &str) {
+    pub(super) fn break_off(&mut self, now_ms: u64, id: ConnectionId, reason: ProtocolError) {
         let Some(connection) = self.get(id) else { return };
-        log::info!("the connection with {} is closed: {reason}", connection.address);
+        let (address, side) = (connection.address, Side::of(&connection.session));
         let dialled = match connection.session {
             Session::Dialled { node, .. } => Some(node),
             _ => None,
         };
+        self.notices.say(format_args!("the connection with {address} is closed: {reason}"));
+        self.measurements.broken(side, reason.breach());
         if let Some(node) = dialled {
             self.lose_link(now_ms, node, log::Level::Warn, format!("it broke the protocol: {reason}"));
         }

@@ -1,4 +1,8 @@
-//! Cluster time (DESIGN section 5): the leader's monotonic clock, continued from the last stamp in the log.
+//! Cluster time (DESIGN section 5): the leader's monotonic clock, continued from the last stamp in the log, or from what
+//! the leader before told last in a sign of life.
+//!
+//! So a new leader's time is behind by no more than a heartbeat and an election, however long nothing was written.
+//! It is never ahead: each leader's clock runs from a time that had come when it was elected.
 
 use fsd_wire::ClusterTimeMs;
 
@@ -7,7 +11,7 @@ use crate::mutants::mutant;
 /// Runs while this node leads; stands still at the highest stamp seen while it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClusterClock {
-    /// The highest stamp that was ever in this node's log. A truncation does not take it back: time that was
+    /// The highest stamp that was ever in this node's log, or that a leader told. A truncation does not take it back: time that was
     /// told once may be told again, but never an earlier one.
     last: ClusterTimeMs,
     /// The leader's monotonic clock and the cluster time at one moment.
@@ -19,9 +23,13 @@ impl ClusterClock {
         Self { last, anchor: None }
     }
 
-    /// A stamp was seen in an entry.
+    /// A stamp was seen in an entry, or a leader told its time.
     pub(super) fn note(&mut self, stamp: ClusterTimeMs) {
         self.last = self.last.max(stamp);
+    }
+
+    pub(super) fn last(&self) -> ClusterTimeMs {
+        self.last
     }
 
     /// This node leads from now on: time goes on where the log ends.

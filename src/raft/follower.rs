@@ -30,6 +30,8 @@ impl Raft {
         if !self.can_come_from_a_leader(&request) || !self.follow(now_ms, &request) {
             return;
         }
+        // Should this node lead next, time goes on from here, though nothing was written meanwhile.
+        self.clock.note(request.cluster_time);
         let result = self.append_entries(&request);
         self.reply_to_append(from, &request, result);
         self.ask_again(now_ms, from);

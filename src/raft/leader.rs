@@ -88,6 +88,27 @@ impl Raft {
         self.leader_progressed(now_ms);
     }
 
+    /// As leader: up to where each other member is known to hold this node's log, durably. Nothing otherwise.
+    pub fn follower_match_indexes(&self) -> impl Iterator<Item = (NodeId, LogIndex)> {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        };
+        leader
+            .into_iter()
+            .flat_map(|leader| &leader.progress)
+            .map(|(node, progress)| (*node, progress.match_index))
+    }
+
+    /// As leader: bytes of this term's entries that are not yet committed. 0 otherwise.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leader) => leader.uncommitted_bytes,
+            _ => 0,
+        }
+    }
+
     fn genesis(&self) -> Genesis {
         let met = self.state.met.iter().map(|(node, (incarnation, _))| (*node, *incarnation));
         let mut incarnations: Vec<_> = met.chain([(self.config.node, self.state.incarnation)]).collect();
@@ -303,7 +324,7 @@ impl Raft {
     ///
     /// # Panics
     /// If actions that change the log were not taken yet.
-    pub fn replicate<L: LogView>(&mut self, _now_ms: u64, log: &L) -> Result<(), L::Error> {
+    pub fn replicate<L: LogView>(&mut self, now_ms: u64, log: &L) -> Result<(), L::Error> {
         assert!(self.actions.store_log.is_empty(), "the log is stored before it is replicated");
         let Role::Leader(leader) = &mut self.role else { return Ok(()) };
         if leader.reads.last_round() > leader.round {
@@ -311,7 +332,7 @@ impl Raft {
             leader.progress.values_mut().for_each(|progress| progress.heartbeat_due = true);
         }
         for node in leader.progress.keys().copied().collect::<Vec<_>>() {
-            while let Some(request) = self.next_append(node, log)? {
+            while let Some(request) = self.next_append(now_ms, node, log)? {
                 self.actions.send.push((node, PeerMessage::AppendEntries(request)));
             }
         }
@@ -319,7 +340,12 @@ impl Raft {
     }
 
     /// The next message to a follower, if one is due.
-    fn next_append<L: LogView>(&mut self, node: NodeId, log: &L) -> Result<Option<AppendEntries>, L::Error> {
+    fn next_append<L: LogView>(
+        &mut self,
+        now_ms: u64,
+        node: NodeId,
+        log: &L,
+    ) -> Result<Option<AppendEntries>, L::Error> {
         let last_index = self.log.last_index();
         let Role::Leader(leader) = &self.role else { return Ok(None) };
         let Some(progress) = leader.progress.get(&node) else { return Ok(None) };
@@ -346,6 +372,7 @@ impl Raft {
             "the log gave other entries than it was asked for"
         );
         let (term, leader_commit, leader_id) = (self.state.term, self.commit_index, self.config.node);
+        let cluster_time = self.cluster_time(now_ms);
         let Role::Leader(leader) = &mut self.role else { return Ok(None) };
         let round = leader.round;
         let Some(progress) = leader.progress.get_mut(&node) else { return Ok(None) };
@@ -356,7 +383,7 @@ impl Raft {
             None if probing => progress.sent(next_index, 0),
             None => {}
         }
-        Ok(Some(AppendEntries { term, leader_id, prev_log, leader_commit, round, entries }))
+        Ok(Some(AppendEntries { term, leader_id, prev_log, leader_commit, round, cluster_time, entries }))
     }
 
     fn id_before(&self, index: LogIndex) -> EntryId {

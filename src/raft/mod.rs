@@ -261,10 +261,16 @@ impl Raft {
         self.log.term_at(index)
     }
 
-    /// Cluster time: a leader's runs, another node's stands at the last stamp that it has seen.
+    /// Cluster time: a leader's runs, another node's stands at the last that it was told.
     #[must_use]
     pub fn cluster_time(&self, now_ms: u64) -> ClusterTimeMs {
         self.clock.now(now_ms)
+    }
+
+    /// The last stamp that this node has seen; a leader's is that of its last entry.
+    #[must_use]
+    pub fn last_stamp(&self) -> ClusterTimeMs {
+        self.clock.last()
     }
 
     /// The hard state as it is now, stored or not.
@@ -329,6 +335,14 @@ impl Raft {
     /// Why it was not put there; nothing has happened then.
     pub fn propose(&mut self, now_ms: u64, payload: Payload) -> Result<EntryId, ProposeError> {
         self.propose_kind(now_ms, EntryKind::Command, payload)
+    }
+
+    /// As [`Self::propose`], with what becomes of a client's session.
+    ///
+    /// # Errors
+    /// Why it was not put there; nothing has happened then.
+    pub fn propose_session(&mut self, now_ms: u64, payload: Payload) -> Result<EntryId, ProposeError> {
+        self.propose_kind(now_ms, EntryKind::Session, payload)
     }
 
     /// Puts an empty entry into the log of a leader, so that what is due by cluster time falls due.

@@ -117,7 +117,7 @@ impl RaftLog {
                 let register = Register::decode(&entry.payload).expect("checked before it is appended");
                 self.registrations.push((entry.index, register.node, register.incarnation));
             }
-            EntryKind::Noop | EntryKind::Tick | EntryKind::Command => {}
+            EntryKind::Noop | EntryKind::Tick | EntryKind::Command | EntryKind::Session => {}
         }
         self.registrations.len() > registered
     }
@@ -146,7 +146,9 @@ pub(super) fn entry_is_sound(entry: &Entry) -> bool {
     match entry.kind {
         EntryKind::Genesis => entry.index == LogIndex(1) && Genesis::decode(&entry.payload).is_ok(),
         EntryKind::Register => entry.index > LogIndex(1) && Register::decode(&entry.payload).is_ok(),
-        EntryKind::Noop | EntryKind::Tick | EntryKind::Command => entry.index > LogIndex(1),
+        EntryKind::Noop | EntryKind::Tick | EntryKind::Command | EntryKind::Session => {
+            entry.index > LogIndex(1)
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Requests of clients: from the message to a proposal, a read, or an answer at once.
 
 use fsd_wire::client::{ClientReply, ClientRequest, FileInfo, Operation, Outcome, Refusal};
-use fsd_wire::{ClusterTimeMs, Command, LogIndex, Payload, RequestId};
+use fsd_wire::{ClusterTimeMs, Command, EntryId, LogIndex, Payload, RequestId, SessionCommand};
 
+use super::measurements::RequestKind;
 use super::node::Node;
-use super::pending::{Asker, PendingRead, ReadBasis, RequestKey};
+use super::pending::{Asked, Asker, PendingRead, ReadBasis, RequestKey};
 use super::{Fault, Network};
 use crate::config::TextReads;
 use crate::file_store::{self, ContentsAt, File, FileName};
@@ -26,27 +27,75 @@ impl<D: Disk> Node<D> {
         net: &mut impl Network,
     ) {
         let ClientRequest { id, timeout_ms, operation } = request;
-        let client = Client { connection, protocol, id, timeout_ms };
+        let asked = Asked { kind: RequestKind::of(&operation), at_us: self.measurements.now_us };
+        let mut client = Client { connection, protocol, id, timeout_ms, asked };
         let answer = match operation {
             Operation::Status => Some(Outcome::Status(self.status())),
-            Operation::Change { command } => self.change(now_ms, client, command),
+            Operation::Change { command } => self.change(now_ms, &mut client, command),
+            Operation::OpenSession => {
+                let (idle_ms, sessions_max) = (limits::SESSION_IDLE_MS, limits::SESSIONS_MAX);
+                self.in_session(now_ms, &mut client, &SessionCommand::Open { idle_ms, sessions_max })
+            }
+            Operation::SessionChange { session, sequence, acknowledged, command } => {
+                let change = SessionCommand::Change { session, sequence, acknowledged, command };
+                self.in_session(now_ms, &mut client, &change)
+            }
+            Operation::KeepAlive { session, acknowledged } => {
+                self.in_session(now_ms, &mut client, &SessionCommand::KeepAlive { session, acknowledged })
+            }
+            Operation::CloseSession { session } => {
+                self.in_session(now_ms, &mut client, &SessionCommand::Close { session })
+            }
             operation => self.read(now_ms, client, operation),
         };
         if let Some(outcome) = answer {
+            self.measurements.answered(client.asked, &outcome);
             net.reply(connection, &ClientReply { id, outcome });
         }
     }
 
-    /// Proposes a change; the answer at once if it cannot be.
-    fn change(&mut self, now_ms: u64, client: Client, payload: Payload) -> Option<Outcome> {
-        let command = match Command::decode(&payload) {
-            Ok(command) => command,
-            Err(error) => return refused(Refusal::BadRequest { reason: error.to_string() }),
-        };
-        if let Err(refusal) = file_store::validate(&command, self.config.max_file_bytes) {
+    /// Proposes a change outside of sessions; the answer at once if it cannot be.
+    fn change(&mut self, now_ms: u64, client: &mut Client, command: Payload) -> Option<Outcome> {
+        if let Err(refusal) = self.check(client, &command) {
             return refused(refusal);
         }
-        match self.raft.propose(now_ms, payload) {
+        let proposed = self.raft.propose(now_ms, command);
+        self.wait_for_entry(now_ms, *client, proposed)
+    }
+
+    /// Proposes what a client wants of its session; the answer at once if it cannot be. Whether a change was made
+    /// before is decided where its entry is applied, so a repetition is proposed like any other: two entries of
+    /// one change are answered each in its place, with the same reply.
+    fn in_session(&mut self, now_ms: u64, client: &mut Client, command: &SessionCommand) -> Option<Outcome> {
+        if let SessionCommand::Change { command, .. } = command
+            && let Err(refusal) = self.check(client, command)
+        {
+            return refused(refusal);
+        }
+        // True at every node and for ever: no entry can do anything in this session any more.
+        if command.session().is_some_and(|session| self.store.session_is_gone(session)) {
+            return refused(Refusal::SessionGone);
+        }
+        let proposed = self.raft.propose_session(now_ms, command.encode());
+        self.wait_for_entry(now_ms, *client, proposed)
+    }
+
+    /// Whether the store can take a command; notes what it is about.
+    fn check(&self, client: &mut Client, command: &Payload) -> Result<(), Refusal> {
+        let command =
+            Command::decode(command).map_err(|error| Refusal::BadRequest { reason: error.to_string() })?;
+        client.asked.kind = RequestKind::of_command(&command);
+        file_store::validate(&command, self.config.max_file_bytes)
+    }
+
+    /// Has a client wait for the fate of its entry; the answer at once if there is none.
+    fn wait_for_entry(
+        &mut self,
+        now_ms: u64,
+        client: Client,
+        proposed: Result<EntryId, ProposeError>,
+    ) -> Option<Outcome> {
+        match proposed {
             Ok(_) if mutant!("change-answered-early") => {
                 Some(Outcome::Changed { version: fsd_wire::Version(self.store.revision().0 + 1) })
             }
@@ -77,16 +126,18 @@ impl<D: Disk> Node<D> {
         }
         let key = RequestKey::Read(self.pending.next_read());
         let deadline = self.add_deadline(now_ms, client.timeout_ms, key);
-        let basis = if local {
-            ReadBasis::Local
-        } else {
-            self.reads_in_batch += 1;
-            ReadBasis::Unconfirmed { batch: self.read_batch }
-        };
+        let basis =
+            if local { ReadBasis::Local } else { ReadBasis::Unconfirmed { batch: self.join_read_batch() } };
         // As leader: a read index is given out only behind the removal of all that is due by now.
         let index = if local { LogIndex(0) } else { self.propose_what_is_due(now_ms) };
         self.pending.add_read(PendingRead { asker: client.asker(deadline), operation, index, basis });
         None
+    }
+
+    /// Adds a read to the batch of this turn, and says which one that is.
+    pub(super) fn join_read_batch(&mut self) -> u64 {
+        self.reads_in_batch += 1;
+        self.read_batch
     }
 
     /// Has one round of heartbeats, this leader's or that of the one that this node follows, confirm all reads of
@@ -94,20 +145,26 @@ impl<D: Disk> Node<D> {
     pub(super) fn begin_read_round(&mut self, now_ms: u64) {
         if self.reads_in_batch > 0 {
             self.raft.step(now_ms, Input::Read { id: self.read_batch });
+            self.measurements.read_round(self.reads_in_batch);
             self.read_batch += 1;
             self.reads_in_batch = 0;
         }
     }
 
-    /// If something in the store is due at the present cluster time, proposes an entry whose stamp removes it,
-    /// unless one is on its way. Returns the index behind which it is gone; 0 if nothing is due.
-    pub(super) fn propose_what_is_due(&mut self, now_ms: u64) -> LogIndex {
+    /// If a file is due at the present cluster time, proposes an entry whose stamp removes it, unless one is on its
+    /// way. Returns the index behind which it is gone; 0 if none is due. (No read shows sessions.)
+    fn propose_what_is_due(&mut self, now_ms: u64) -> LogIndex {
+        self.propose_removal(now_ms, self.store.next_file_due())
+    }
+
+    /// As [`Self::propose_what_is_due`], for something that is due at `due`.
+    pub(super) fn propose_removal(&mut self, now_ms: u64, due: Option<ClusterTimeMs>) -> LogIndex {
         if !self.raft.is_leader() {
             self.expiry_barrier = None;
             return LogIndex(0);
         }
         let now = self.raft.cluster_time(now_ms);
-        if self.store.next_due().is_none_or(|due| due > now) {
+        if due.is_none_or(|due| due > now) {
             return LogIndex(0);
         }
         // A barrier of an earlier term may be gone from the log.
@@ -120,6 +177,29 @@ impl<D: Disk> Node<D> {
         self.expiry_barrier.map_or_else(|| self.raft.last_index().next(), |barrier| barrier.index)
     }
 
+    /// When the leader ends the next session that is due, in cluster time.
+    pub(super) fn next_session_step(&self) -> Option<ClusterTimeMs> {
+        let step_ms = limits::SESSION_END_STEP_MS;
+        let step = |due: ClusterTimeMs| ClusterTimeMs(due.0.div_ceil(step_ms).saturating_mul(step_ms));
+        self.store.next_session_due().map(step)
+    }
+
+    /// When the log should have a stamp again, in cluster time: while a file is to fall due, nodes that all lose
+    /// their memory at once must not lose much time either.
+    pub(super) fn next_stamp_due(&self) -> Option<ClusterTimeMs> {
+        self.store.next_file_due()?;
+        Some(ClusterTimeMs(self.raft.last_stamp().0.saturating_add(limits::STAMP_INTERVAL_MS)))
+    }
+
+    /// Puts the time into the log if it was not there for long.
+    pub(super) fn propose_stamp(&mut self, now_ms: u64) {
+        let now = self.raft.cluster_time(now_ms);
+        if self.raft.is_leader() && self.next_stamp_due().is_some_and(|due| due <= now) {
+            // Refused, it is tried again.
+            let _ = self.raft.propose_tick(now_ms);
+        }
+    }
+
     /// Answers the confirmed reads for which the store has come far enough.
     pub(super) fn serve_reads(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
         let last_applied = self.store.last_applied();
@@ -128,7 +208,6 @@ impl<D: Disk> Node<D> {
             let now = match read.basis {
                 // What fell due since the leader confirmed it is shown until its removal comes from there.
                 ReadBasis::Leader(cluster_time) => cluster_time.max(self.store.cluster_time()),
-                ReadBasis::Local if !self.raft.is_leader() => self.store.cluster_time(),
                 ReadBasis::Local => self.raft.cluster_time(now_ms),
                 ReadBasis::Unconfirmed { .. } => {
                     // What fell due since the read was confirmed must not be shown either: it waits for its
@@ -196,7 +275,12 @@ impl<D: Disk> Node<D> {
                     page.files.iter().take_while(fits).map(|(name, file)| info(name, file)).collect();
                 Outcome::Listed { more: page.more || files.len() < page.files.len(), files }
             }
-            Operation::Change { .. } | Operation::Status => unreachable!("no read waits as one of these"),
+            Operation::Change { .. }
+            | Operation::Status
+            | Operation::OpenSession
+            | Operation::SessionChange { .. }
+            | Operation::KeepAlive { .. }
+            | Operation::CloseSession { .. } => unreachable!("no read waits as one of these"),
         })
     }
 
@@ -204,8 +288,9 @@ impl<D: Disk> Node<D> {
     fn read_contents(&self, file: &File, expiry_seconds: u64) -> Result<Outcome, Fault> {
         let ContentsAt(position) = file.contents;
         let entry = self.log.entry_at(Position(position))?;
-        let command = Command::decode(&entry.payload).expect("the store was built from this entry");
-        Ok(Outcome::Read { version: file.version, expiry_seconds, contents: command.contents })
+        let command = entry.command().expect("the store was built from this entry");
+        let contents = command.expect("a file is made by a change").contents;
+        Ok(Outcome::Read { version: file.version, expiry_seconds, contents })
     }
 }
 
@@ -216,11 +301,13 @@ struct Client {
     protocol: ClientProtocol,
     id: RequestId,
     timeout_ms: u32,
+    asked: Asked,
 }
 
 impl Client {
     fn asker(self, deadline: crate::timer_wheel::TimerId) -> Asker {
-        Asker { connection: self.connection, protocol: self.protocol, request: self.id, deadline }
+        let Self { connection, protocol, id: request, asked, .. } = self;
+        Asker { connection, protocol, request, deadline, asked }
     }
 }
 

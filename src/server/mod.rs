@@ -6,10 +6,14 @@
 mod descriptors;
 mod dispatch;
 mod fault;
+mod hellos;
 mod insight;
+mod measurements;
+mod metrics_page;
 pub mod node;
 mod parent;
 mod pending;
+mod readiness;
 mod spare_maker;
 #[cfg(test)]
 mod tests;
@@ -24,12 +28,14 @@ use fsd_wire::{ClusterId, NodeId};
 use mio::Waker;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::mapping::FileDisk;
-use crate::net::{Addresses, ConnectionId, Net, PARENT_TOKEN, SIGNAL_TOKEN, Settings, WAKE_TOKEN};
+use crate::net::{Addresses, ConnectionId, HttpReply, Net, PARENT_TOKEN, SIGNAL_TOKEN, Settings, WAKE_TOKEN};
 use crate::signals::{self, Signals};
 use crate::storage::{self, DirectoryIdentity, Storage};
 pub use fault::Fault;
+pub use measurements::Stopwatch;
+use metrics_page::MetricsPage;
 use node::{Node, NodeConfig};
 use parent::Parent;
 use spare_maker::SpareMaker;
@@ -41,6 +47,8 @@ const LAST_REPLIES_MS: u64 = 1000;
 pub trait Network {
     /// Answers a client's request.
     fn reply(&mut self, connection: ConnectionId, reply: &ClientReply);
+    /// Sends a page to whom asked for it.
+    fn reply_page(&mut self, connection: ConnectionId, reply: &HttpReply);
     /// Answers a peer's hello.
     fn answer_peer(
         &mut self,
@@ -65,6 +73,10 @@ pub trait Network {
 impl Network for Net {
     fn reply(&mut self, connection: ConnectionId, reply: &ClientReply) {
         Net::reply(self, connection, reply);
+    }
+
+    fn reply_page(&mut self, connection: ConnectionId, reply: &HttpReply) {
+        Net::reply_page(self, connection, reply);
     }
 
     fn answer_peer(
@@ -119,6 +131,8 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
     let mut spare_maker = SpareMaker::start(disk.clone(), waker).map_err(Fault::Network)?;
     let clock = Clock::start();
     let mut node = Node::new(node_config(config), storage, clock.now_ms());
+    node.measure_by(Box::new(move || clock.now_us()));
+    let mut metrics_page = MetricsPage::new(config, disk.clone());
     // The first segment is made ready before the node says that it is: a disk without room is told at once.
     if let Some(request) = node.wants_spare() {
         node.install_spare(request.prepare(&disk).map_err(Fault::Spare)?)?;
@@ -130,8 +144,11 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
     loop {
         let deadline_ms = [node.next_deadline_ms(), end_by_ms].into_iter().flatten().min();
         let signalled = net.poll(clock.until(deadline_ms)).map_err(Fault::Network)?;
+        let turn_began_us = clock.now_us();
+        net.read(turn_began_us / 1000, &mut events);
+        // A process may be stopped anywhere. Were this read before, what came meanwhile would be stamped with a time
+        // before it was sent, and a file would be gone before its expiry.
         let now_ms = clock.now_ms();
-        net.read(now_ms, &mut events);
         for (deadline_ms, timer) in net.take_timers() {
             node.add_net_timer(deadline_ms, timer);
         }
@@ -148,11 +165,16 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
             net.fire(now_ms, timer);
         }
         node.turn(now_ms, &mut events, &mut net)?;
+        for connection in node.take_metrics_asked() {
+            let page = metrics_page.write(now_ms, &node, &net);
+            net.reply_page(connection, &page);
+        }
         net.write(now_ms);
         for (deadline_ms, timer) in net.take_timers() {
             node.add_net_timer(deadline_ms, timer);
         }
         exchange_spares(&mut node, &mut spare_maker)?;
+        metrics_page.turned(clock.now_us() - turn_began_us);
         if node.is_stopped() {
             // The last replies are written, unless their clients do not take them.
             let end_by_ms = *end_by_ms.get_or_insert(now_ms + LAST_REPLIES_MS);
@@ -229,12 +251,14 @@ fn settings(config: &Config, storage: &Storage<FileDisk>) -> Settings {
         dial: config.dial.clone(),
         max_file_bytes: config.max_file_bytes,
         max_clients: descriptors::room_for_clients(config.max_clients),
+        max_pending_bytes: usize::try_from(config.max_pending_bytes).unwrap_or(usize::MAX),
         seed: random_u64(),
     }
 }
 
 fn addresses(config: &Config) -> Addresses {
-    Addresses { peer: config.listen.peer, client: config.listen.client, text: config.listen.text }
+    let Listen { peer, client, text, http } = config.listen;
+    Addresses { peer, client, text, http }
 }
 
 /// Randomness for seeds and identities, from the operating system.
@@ -251,9 +275,14 @@ fn log_recovery(storage: &Storage<FileDisk>) {
 }
 
 fn log_ready(config: &Config) {
-    let text = config.listen.text.map_or(String::new(), |address| format!(", text clients on {address}"));
+    let named = |what: &str, address: Option<_>| match address {
+        Some(address) => format!(", {what} on {address}"),
+        None => String::new(),
+    };
+    let text = named("text clients", config.listen.text);
+    let http = named("HTTP pages", config.listen.http);
     log::info!(
-        "node {} of cluster {} is ready: peers on {}, clients on {}{text}, data in {}",
+        "node {} of cluster {} is ready: peers on {}, clients on {}{text}{http}, data in {}",
         config.node,
         config.cluster,
         config.listen.peer,

@@ -5,17 +5,20 @@
 //! the followers' disks work while this one does; what promises durability is sent after it.
 
 use fsd_wire::client::{ClientReply, NodeStatus, Outcome, Refusal};
-use fsd_wire::hello::{HelloReply, HelloStatus, Identity};
-use fsd_wire::{ClusterId, EntryId, Incarnation, LogIndex, NodeId, Term};
+use fsd_wire::hello::Identity;
+use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
+use super::hellos::identity_of;
+use super::measurements::Measurements;
 use super::pending::{Asker, Pending, RequestKey};
+use super::readiness::Readiness;
 use super::{Fault, Network};
 use crate::config::{Member, TextReads};
 use crate::file_store::{Applied, ContentsAt, FileStore};
 use crate::limits;
 use crate::mapping::Disk;
 use crate::mutants::mutant;
-use crate::net::{ClientProtocol, ConnectionId, Event, NetTimer};
+use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
 use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
 use crate::timer_wheel::{TimerId, TimerWheel};
@@ -47,10 +50,12 @@ pub struct NodeConfig {
 
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
+pub(super) enum Timer {
     Raft(raft::Timer),
     Net(NetTimer),
     Request(RequestKey),
+    /// Whoever asked whether the node is ready has waited long enough.
+    Readiness(u64),
     /// Something in the store is due.
     Expiry,
     /// Stopping has taken long enough.
@@ -62,21 +67,25 @@ pub struct Node<D: Disk> {
     pub(super) config: NodeConfig,
     pub(super) raft: Raft,
     pub(super) log: SegmentedLog<D>,
-    hard_state: HardStateFile<D>,
+    pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
-    wheel: TimerWheel<Timer>,
+    pub(super) wheel: TimerWheel<Timer>,
     due_timers: Vec<Timer>,
     due_net_timers: Vec<NetTimer>,
     election_alarm: Option<TimerId>,
     heartbeat_alarm: Option<TimerId>,
     expiry_alarm: Option<TimerId>,
     pub(super) pending: Pending,
+    pub(super) readiness: Readiness,
+    /// Who waits for what is measured.
+    metrics_asked: Vec<ConnectionId>,
+    pub(super) measurements: Measurements,
     /// The batch to which the reads of this turn belong, and how many batches there were.
     pub(super) read_batch: u64,
     pub(super) reads_in_batch: usize,
     /// The entry after which nothing that was due when it was proposed is left.
     pub(super) expiry_barrier: Option<EntryId>,
-    identity: Identity,
+    pub(super) identity: Identity,
     announced_leader: Option<(NodeId, Term)>,
     spare_complaint: bool,
     /// The last turn left something that the next one is to do without waiting.
@@ -119,6 +128,9 @@ impl<D: Disk> Node<D> {
             heartbeat_alarm: None,
             expiry_alarm: None,
             pending: Pending::default(),
+            readiness: Readiness::default(),
+            metrics_asked: Vec::new(),
+            measurements: Measurements::new(),
             read_batch: 0,
             reads_in_batch: 0,
             expiry_barrier: None,
@@ -170,6 +182,7 @@ impl<D: Disk> Node<D> {
         events: &mut Vec<Event>,
         net: &mut impl Network,
     ) -> Result<(), Fault> {
+        self.measurements.begin_turn(now_ms);
         for event in events.drain(..) {
             self.handle(now_ms, event, net);
         }
@@ -180,7 +193,7 @@ impl<D: Disk> Node<D> {
 
         let mut actions = self.raft.take_actions();
         self.store_state(&mut actions, net)?;
-        self.log.append(&actions.store_log)?;
+        self.append(&actions)?;
         self.raft.replicate(now_ms, &self.log)?;
         let more = self.raft.take_actions();
         assert!(more.store_state.is_none() && more.store_log.is_empty(), "replication only sends");
@@ -188,7 +201,7 @@ impl<D: Disk> Node<D> {
             net.send_peer(*node, message);
         }
         net.push_peers(now_ms);
-        let last_index = if mutant!("no-flush") { self.log.last_index() } else { self.log.flush()? };
+        let last_index = if mutant!("no-flush") { self.log.last_index() } else { self.flush_log()? };
         self.raft.step(now_ms, Input::LogDurable { last_index });
         for (node, message) in &actions.send_when_durable {
             net.send_peer(*node, message);
@@ -198,6 +211,7 @@ impl<D: Disk> Node<D> {
         self.after_flush(now_ms, net)?;
         self.apply(net)?;
         self.serve_reads(now_ms, net)?;
+        self.answer_readiness(net);
         self.set_expiry_alarm(now_ms);
         self.announce_leader();
         self.advance_stop(net);
@@ -229,6 +243,17 @@ impl<D: Disk> Node<D> {
         self.stopping == Stopping::Now && self.pending.is_empty()
     }
 
+    /// Whether it was told to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping != Stopping::No
+    }
+
+    /// Who asked for what is measured since the last call: to be sent what [`Self::write_metrics`] and others
+    /// write.
+    pub fn take_metrics_asked(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.metrics_asked)
+    }
+
     /// A segment that the log needs soon.
     #[must_use]
     pub fn wants_spare(&mut self) -> Option<SpareRequest> {
@@ -258,66 +283,15 @@ impl<D: Disk> Node<D> {
             Event::Request { connection, protocol, request } => {
                 self.dispatch(now_ms, connection, protocol, request, net);
             }
+            Event::Page { connection, page: HttpPage::Readiness } => {
+                self.ask_readiness(now_ms, connection, net);
+            }
+            Event::Page { connection, page: HttpPage::Metrics } => self.metrics_asked.push(connection),
             Event::Peer { from, message } => self.raft.step(now_ms, Input::Receive { from, message }),
             Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
             Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
             Event::PeerLost { node } => self.raft.step(now_ms, Input::PeerLost { node }),
         }
-    }
-
-    fn judge_hello(
-        &mut self,
-        now_ms: u64,
-        connection: ConnectionId,
-        identity: Identity,
-        net: &mut impl Network,
-    ) {
-        let status = self.raft.judge_hello(&identity);
-        if status == HelloStatus::Welcome {
-            self.meet(now_ms, identity);
-        }
-        net.answer_peer(now_ms, connection, identity.node, status, refusal_words(status).to_owned());
-    }
-
-    fn judge_reply(&mut self, now_ms: u64, node: NodeId, reply: &HelloReply, net: &mut impl Network) {
-        if reply.status == HelloStatus::StaleCopy {
-            self.adopt_new_incarnation(node, net);
-        }
-        if reply.status != HelloStatus::Welcome {
-            net.refuse_link(now_ms, node, format!("it refused this node: {}", reply.reason));
-            return;
-        }
-        let status = if reply.identity.node == node {
-            self.raft.judge_hello(&reply.identity)
-        } else {
-            HelloStatus::WrongNode
-        };
-        if status == HelloStatus::Welcome {
-            self.meet(now_ms, reply.identity);
-            net.open_link(node);
-        } else {
-            net.refuse_link(now_ms, node, refusal_words(status).to_owned());
-        }
-    }
-
-    fn meet(&mut self, now_ms: u64, identity: Identity) {
-        let Identity { node, incarnation, life, cluster_id } = identity;
-        self.raft.step(now_ms, Input::Met { node, incarnation, life, cluster_id });
-    }
-
-    /// A peer has met a later life of this data directory: it is an old copy, and what it once promised may be
-    /// missing from it. As another incarnation it takes part again once a leader has brought it up to date.
-    fn adopt_new_incarnation(&mut self, told_by: NodeId, net: &mut impl Network) {
-        let incarnation = Incarnation(self.config.new_incarnation);
-        if self.identity.incarnation == incarnation {
-            return;
-        }
-        log::warn!(
-            "node {told_by} has met a later life of this data directory: it is an old copy, and counts again \
-             once the leader has brought it up to date"
-        );
-        self.raft.adopt_incarnation(incarnation);
-        net.set_identity(identity_of(&self.raft, self.config.node));
     }
 
     fn fire(&mut self, now_ms: u64, timer: Timer, net: &mut impl Network) {
@@ -332,9 +306,11 @@ impl<D: Disk> Node<D> {
             // Handed to the network by `take_net_timers`.
             Timer::Net(_) => {}
             Timer::Request(key) => self.give_up(key, net),
+            Timer::Readiness(number) => self.give_up_readiness(number, net),
             Timer::Expiry => {
                 self.expiry_alarm = None;
-                self.propose_what_is_due(now_ms);
+                self.propose_removal(now_ms, self.store.next_due());
+                self.propose_stamp(now_ms);
             }
             Timer::Stop => self.stopping = Stopping::Now,
         }
@@ -352,7 +328,7 @@ impl<D: Disk> Node<D> {
 
     fn store_state(&mut self, actions: &mut Actions, net: &mut impl Network) -> Result<(), Fault> {
         let Some(state) = actions.store_state.take() else { return Ok(()) };
-        self.hard_state.store(&state)?;
+        self.store_hard_state(&state)?;
         let identity = identity_of(&self.raft, self.config.node);
         if identity != self.identity {
             self.identity = identity;
@@ -361,12 +337,17 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    fn append(&mut self, actions: &Actions) -> Result<(), Fault> {
+        self.measurements.appended(&actions.store_log);
+        Ok(self.log.append(&actions.store_log)?)
+    }
+
     /// What became possible by the flush itself: in a cluster of one, entries are committed by it.
     fn after_flush(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
         let mut actions = self.raft.take_actions();
         self.store_state(&mut actions, net)?;
         // An entry that follows from the flush, such as a registration, is flushed by the next turn.
-        self.log.append(&actions.store_log)?;
+        self.append(&actions)?;
         for (node, message) in actions.send.iter().chain(&actions.send_when_durable) {
             net.send_peer(*node, message);
         }
@@ -395,11 +376,13 @@ impl<D: Disk> Node<D> {
     fn finish_reads(&mut self, actions: &Actions, net: &mut impl Network) {
         for read in &actions.reads_ready {
             self.pending.confirm_reads(read);
+            self.readiness.confirm(read);
         }
         for read in &actions.peer_reads_ready {
             self.pending.add_peer_read(*read);
         }
         for batch in &actions.reads_lost {
+            self.lose_readiness(*batch, net);
             for asker in self.pending.take_lost_reads(*batch) {
                 let refusal = self.not_leader(asker.protocol);
                 self.settle(asker, refusal, net);
@@ -421,6 +404,9 @@ impl<D: Disk> Node<D> {
                 self.expiry_barrier = None;
             }
             self.answer_changes(index, entry.term, &applied, net);
+            if matches!(entry.kind, EntryKind::Noop) {
+                self.answer_lost_changes(entry.term, net);
+            }
         }
         Ok(())
     }
@@ -433,7 +419,11 @@ impl<D: Disk> Node<D> {
                 match applied {
                     Applied::Changed { version } => Outcome::Changed { version: *version },
                     Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),
-                    Applied::Nothing => unreachable!("changes are proposed as commands"),
+                    Applied::SessionOpened { session, idle_ms } => {
+                        Outcome::SessionOpened { session: *session, idle_ms: *idle_ms }
+                    }
+                    Applied::SessionDone => Outcome::SessionDone,
+                    Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
                 }
             } else {
                 self.not_leader(asker.protocol)
@@ -442,9 +432,19 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// A term has begun for good: what was proposed in an earlier one and is not applied by now never will be,
+    /// because no log that has this entry has one of an earlier term behind it.
+    fn answer_lost_changes(&mut self, term: Term, net: &mut impl Network) {
+        for asker in self.pending.take_changes_before(term) {
+            let outcome = self.not_leader(asker.protocol);
+            self.settle(asker, outcome, net);
+        }
+    }
+
     /// Answers a request that waited.
     pub(super) fn settle(&mut self, asker: Asker, outcome: Outcome, net: &mut impl Network) {
         self.wheel.cancel(asker.deadline);
+        self.measurements.answered(asker.asked, &outcome);
         net.reply(asker.connection, &ClientReply { id: asker.request, outcome });
     }
 
@@ -476,7 +476,8 @@ impl<D: Disk> Node<D> {
         self.wheel.insert(now_ms + timeout_ms, Timer::Request(key))
     }
 
-    /// As leader, sees to it that the next file that is due goes when it is.
+    /// As leader, sees to it that the next file that is due goes when it is, the next session not long after, and that
+    /// the log knows the time until then.
     fn set_expiry_alarm(&mut self, now_ms: u64) {
         if let Some(id) = self.expiry_alarm.take() {
             self.wheel.cancel(id);
@@ -484,7 +485,8 @@ impl<D: Disk> Node<D> {
         if !self.raft.is_leader() || self.expiry_barrier.is_some() {
             return;
         }
-        if let Some(due) = self.store.next_due() {
+        let due = [self.store.next_file_due(), self.next_session_step(), self.next_stamp_due()];
+        if let Some(due) = due.into_iter().flatten().min() {
             // What is due already was refused just now: it is tried again, but not at once.
             let wait_ms = due.0.saturating_sub(self.raft.cluster_time(now_ms).0).max(1);
             self.expiry_alarm = Some(self.wheel.insert(now_ms.saturating_add(wait_ms), Timer::Expiry));
@@ -496,6 +498,7 @@ impl<D: Disk> Node<D> {
         let now = (leader, self.raft.term());
         if self.announced_leader != Some(now) {
             self.announced_leader = Some(now);
+            self.measurements.leader_changes += 1;
             log::info!("node {leader} leads in term {}", now.1);
         }
     }
@@ -536,29 +539,5 @@ impl<D: Disk> Node<D> {
             revision: self.store.revision(),
             cluster: self.config.cluster.clone(),
         }
-    }
-}
-
-fn identity_of(raft: &Raft, node: NodeId) -> Identity {
-    let state = raft.hard_state();
-    Identity { node, incarnation: state.incarnation, life: state.life, cluster_id: state.cluster_id }
-}
-
-/// What a refused node is told, and what to do about it.
-fn refusal_words(status: HelloStatus) -> &'static str {
-    match status {
-        HelloStatus::Welcome => "",
-        HelloStatus::OtherCluster => "it belongs to another cluster: compare `cluster`",
-        HelloStatus::OtherClusterId => {
-            "it belongs to another cluster of the same name, begun apart from this one: its data directory is \
-             not of this cluster"
-        }
-        HelloStatus::WrongNode => "it is not the member that it should be: compare the member lists",
-        HelloStatus::StaleCopy => {
-            "its data directory is an old copy: it must take part as a new incarnation, which it does by itself"
-        }
-        HelloStatus::NoCommonProtocol => "no protocol version in common: use matching releases",
-        HelloStatus::WrongRole => "this address is for the other role",
-        HelloStatus::Busy => "there are too many connections",
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsd_wire::client::Operation;
-use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, RequestId};
+use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, RequestId, Term};
 
+use super::measurements::RequestKind;
 use crate::limits;
 use crate::mutants::mutant;
 use crate::net::{ClientProtocol, ConnectionId};
@@ -18,6 +19,15 @@ pub(super) struct Asker {
     pub(super) protocol: ClientProtocol,
     pub(super) request: RequestId,
     pub(super) deadline: TimerId,
+    pub(super) asked: Asked,
+}
+
+/// What a request was about and when it came, for what is measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) kind: RequestKind,
+    /// By the clock that the node measures by.
+    pub(super) at_us: u64,
 }
 
 /// What a deadline is for.
@@ -85,6 +95,11 @@ impl Pending {
         self.next_read += 1;
     }
 
+    /// How many changes wait.
+    pub(super) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
     /// How many reads wait.
     pub(super) fn reads(&self) -> usize {
         self.reads.len()
@@ -99,6 +114,11 @@ impl Pending {
             taken.push((entry, asker));
         }
         taken
+    }
+
+    /// Takes the changes that were proposed in a term before this one.
+    pub(super) fn take_changes_before(&mut self, term: Term) -> Vec<Asker> {
+        self.changes.extract_if(.., |(_, entry), _| entry.term < term).map(|(_, asker)| asker).collect()
     }
 
     /// The round of a batch came back: its reads wait for the store now.

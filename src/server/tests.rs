@@ -13,15 +13,20 @@ use fsd_wire::{ClusterId, Command, LogIndex, NodeId, Operation as Change, Reques
 use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
 use crate::config::{Member, TextReads};
-use crate::net::{ClientProtocol, ConnectionId, Event};
+use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
 use crate::raft::Input;
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
+mod expiry;
+mod outcomes;
+mod readiness;
 mod reads;
+mod sessions;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const HEARTBEAT_MS: u64 = 50;
+const ELECTION_TIMEOUT_MS: u64 = 300;
 
 /// A node's network: it keeps what leaves, with the count of flushes by then, and checks what it promises.
 struct Recorder {
@@ -29,11 +34,16 @@ struct Recorder {
     disk: SimulatedDisk,
     sent: Vec<(NodeId, PeerMessage, u64)>,
     replies: Vec<ClientReply>,
+    pages: Vec<(ConnectionId, HttpReply)>,
 }
 
 impl Network for Recorder {
     fn reply(&mut self, _connection: ConnectionId, reply: &ClientReply) {
         self.replies.push(reply.clone());
+    }
+
+    fn reply_page(&mut self, connection: ConnectionId, reply: &HttpReply) {
+        self.pages.push((connection, reply.clone()));
     }
 
     fn answer_peer(&mut self, _: u64, _: ConnectionId, _: NodeId, _: HelloStatus, _: String) {}
@@ -189,6 +199,16 @@ impl Cluster {
         replies.remove(0)
     }
 
+    /// All nodes lose power at once and start again from what was on their disks.
+    fn restart_all(&mut self) {
+        let nodes = self.members.len() as u32;
+        self.in_flight.clear();
+        for (id, member) in &mut self.members {
+            *member = start_on(member.network.disk.crash(Unflushed::Lost), *id, nodes, self.now_ms);
+        }
+        self.introduce();
+    }
+
     fn disk(&self, node: u32) -> &SimulatedDisk {
         &self.members[&NodeId(node)].network.disk
     }
@@ -208,26 +228,39 @@ fn after_power_failure(disk: &SimulatedDisk, node: NodeId) -> Storage<SimulatedD
 }
 
 fn start(node: NodeId, nodes: u32) -> TestMember {
-    let disk = SimulatedDisk::new();
+    start_on(SimulatedDisk::new(), node, nodes, 0)
+}
+
+/// A node on the disk of an earlier life, if it had one.
+fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestMember {
     let storage = open(disk.clone(), node);
+    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
+    TestMember { node: Node::new(config_of(node, nodes), storage, now_ms), network }
+}
+
+fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
     let address = |port: u32| ([127, 0, 0, 1], port as u16).into();
     let members = (1..=nodes)
-        .map(|n| Member { node: NodeId(n), peer: address(n), client: address(100 + n), text: None })
+        .map(|n| Member {
+            node: NodeId(n),
+            peer: address(n),
+            client: address(100 + n),
+            text: None,
+            http: None,
+        })
         .collect();
-    let config = NodeConfig {
+    NodeConfig {
         cluster: "test".into(),
         node,
         members,
         heartbeat_ms: HEARTBEAT_MS,
-        election_timeout_ms: 300,
+        election_timeout_ms: ELECTION_TIMEOUT_MS,
         max_file_bytes: 1024,
         text_reads: TextReads::Linearizable,
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,
-    };
-    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new() };
-    TestMember { node: Node::new(config, storage, 0), network }
+    }
 }
 
 #[test]

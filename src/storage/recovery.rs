@@ -191,7 +191,7 @@ impl<D: Disk> Visitor<D::File> for Summarizer<'_, D> {
             EntryKind::Register => Register::decode(&entry.payload).map(|register| {
                 summary.registrations.push((index, register.node, register.incarnation));
             }),
-            EntryKind::Noop | EntryKind::Tick | EntryKind::Command => Ok(()),
+            EntryKind::Noop | EntryKind::Tick | EntryKind::Command | EntryKind::Session => Ok(()),
         };
         registered.map_err(|error| StorageError::Damage {
             file: self.disk.describe(&file_name(head.position.segment())),

@@ -409,6 +409,12 @@ impl<D: Disk> SegmentedLog<D> {
         self.segments.iter().map(|segment| segment.header.len_bytes).sum()
     }
 
+    /// Bytes of the last segment that are used, its head included; 0 when there is none.
+    #[must_use]
+    pub fn last_segment_used_bytes(&self) -> u64 {
+        if self.segments.is_empty() { 0 } else { u64::from(self.end.offset()) }
+    }
+
     /// How many segments the log has.
     #[must_use]
     pub fn segment_count(&self) -> usize {

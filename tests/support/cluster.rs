@@ -32,6 +32,11 @@ pub(crate) struct Settings {
     pub(crate) election_timeout_ms: u64,
     /// The text protocol answers reads from each node's own state.
     pub(crate) local_text_reads: bool,
+    /// Bounds on clients; the daemon's own unless given.
+    pub(crate) max_clients: Option<usize>,
+    pub(crate) max_pending_mib: Option<u64>,
+    /// The addresses that clients know the nodes by, if those are not the nodes' own.
+    pub(crate) client_addresses: Vec<String>,
 }
 
 impl Default for Settings {
@@ -45,6 +50,9 @@ impl Default for Settings {
             // for its processor, and elections for that reason are not what is tested.
             election_timeout_ms: 400,
             local_text_reads: false,
+            max_clients: None,
+            max_pending_mib: None,
+            client_addresses: Vec::new(),
         }
     }
 }
@@ -93,9 +101,9 @@ impl TestCluster {
 
     fn prepare_with_permit(count: u32, settings: Settings, permit: Permit) -> Self {
         let directory = tempfile::Builder::new().prefix("fsd-test-").tempdir().unwrap();
-        let ports = free_ports(count as usize * 3);
+        let ports = free_ports(count as usize * 4);
         let nodes: Vec<Node> =
-            ports.chunks(3).zip(1..).map(|(ports, id)| Node::new(id, directory.path(), ports)).collect();
+            ports.chunks(4).zip(1..).map(|(ports, id)| Node::new(id, directory.path(), ports)).collect();
         for node in &nodes {
             node.write_conf(&conf(&nodes, node, &settings));
         }
@@ -130,7 +138,12 @@ impl TestCluster {
 
     /// A client that knows these nodes only; a redirect leads it to others all the same.
     pub(crate) fn client_of(&self, nodes: &[usize]) -> Client {
-        Client::new(nodes.iter().map(|n| self.nodes[*n].client.clone()))
+        self.client_at(nodes.iter().map(|n| self.nodes[*n].client.clone()).collect())
+    }
+
+    /// A client that knows these addresses.
+    pub(crate) fn client_at(&self, addresses: Vec<String>) -> Client {
+        Client::new(addresses)
             .and_then(|client| client.with_cluster(CLUSTER_NAME))
             .unwrap()
             .with_timeout(CLIENT_TIMEOUT)
@@ -255,17 +268,27 @@ impl Drop for TestCluster {
 pub(crate) const CLUSTER_NAME: &str = "test";
 
 fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
-    let Settings { segment_mib, max_file_bytes, heartbeat_ms, election_timeout_ms, local_text_reads } =
-        settings;
+    let Settings {
+        segment_mib,
+        max_file_bytes,
+        heartbeat_ms,
+        election_timeout_ms,
+        local_text_reads,
+        max_clients,
+        max_pending_mib,
+        client_addresses,
+    } = settings;
     let data_dir = node.data_dir.display();
     let mut text = format!(
         "cluster = \"{CLUSTER_NAME}\"\nnode = {}\ndata_dir = \"{data_dir}\"\nlog_level = \"debug\"\n\n",
         node.id
     );
-    for Node { id, peer, client, text: text_address, .. } in nodes {
+    for (n, Node { id, peer, client, text: text_address, http, .. }) in nodes.iter().enumerate() {
+        let client = client_addresses.get(n).unwrap_or(client);
         let _ = writeln!(
             text,
-            "[[member]]\nnode = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\ntext = \"{text_address}\"\n"
+            "[[member]]\nnode = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\ntext = \"{text_address}\"\n\
+             http = \"{http}\"\n"
         );
     }
     let _ = writeln!(
@@ -273,6 +296,15 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
         "[raft]\nheartbeat_ms = {heartbeat_ms}\nelection_timeout_ms = {election_timeout_ms}\n\n\
          [log]\nsegment_mib = {segment_mib}\n\n[limits]\nmax_file_bytes = {max_file_bytes}"
     );
+    if let Some(max_clients) = max_clients {
+        let _ = writeln!(text, "max_clients = {max_clients}");
+    }
+    if let Some(max_pending_mib) = max_pending_mib {
+        let _ = writeln!(text, "max_pending_mib = {max_pending_mib}");
+    }
+    if !client_addresses.is_empty() {
+        let _ = writeln!(text, "\n[listen]\nclient = \"{}\"", node.client);
+    }
     if *local_text_reads {
         text += "\n[text]\nreads = \"local\"\n";
     }

@@ -1,5 +1,5 @@
-//! What the tests with real daemons share: clusters of processes on loopback, a text client, a ledger of what
-//! was acknowledged.
+//! What the tests with real daemons share: clusters of processes on loopback, a bad network before them, a text
+//! client, a ledger of what was acknowledged.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unused_imports, reason = "each test file uses its own part")]
@@ -7,15 +7,18 @@
 
 mod cluster;
 mod compare;
+pub(crate) mod http;
 mod ledger;
 mod mount;
 mod processes;
+mod proxy;
 mod text;
 
 pub(crate) use cluster::{Settings, TestCluster};
 pub(crate) use ledger::Ledger;
 pub(crate) use mount::{Image, Mount};
 pub(crate) use processes::{Node, daemon};
+pub(crate) use proxy::Proxies;
 pub(crate) use text::{Reply, TextClient};
 
 use std::time::{Duration, Instant};

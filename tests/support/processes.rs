@@ -18,6 +18,7 @@ pub(crate) struct Node {
     pub(crate) peer: String,
     pub(crate) client: String,
     pub(crate) text: String,
+    pub(crate) http: String,
     child: Option<Child>,
     stopped: bool,
 }
@@ -31,7 +32,7 @@ pub(crate) fn daemon(arguments: &[&str]) -> Command {
 
 impl Node {
     pub(crate) fn new(id: u32, directory: &Path, ports: &[u16]) -> Self {
-        let [peer, client, text] = [0, 1, 2].map(|n| format!("127.0.0.1:{}", ports[n]));
+        let [peer, client, text, http] = [0, 1, 2, 3].map(|n| format!("127.0.0.1:{}", ports[n]));
         Self {
             id,
             conf: directory.join(format!("node{id}.conf")),
@@ -40,6 +41,7 @@ impl Node {
             peer,
             client,
             text,
+            http,
             child: None,
             stopped: false,
         }
@@ -142,10 +144,19 @@ impl Node {
 
     /// Its memory in use, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        // Anonymous memory only: mapped pages of the log come and go as the system sees fit.
+        self.status_kib("RssAnon:")
+    }
+
+    /// The most memory that it ever had in use, mapped pages of the log included, in KiB.
+    pub(crate) fn peak_resident_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process_id());
         let status = std::fs::read_to_string(path).unwrap();
-        // Anonymous memory only: mapped pages of the log come and go as the system sees fit.
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("the kernel reports it");
+        let line = status.lines().find(|line| line.starts_with(key)).expect("the kernel reports it");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("it is a number")
     }
 

@@ -10,7 +10,8 @@ use crate::entry::Payload;
 use crate::error::DecodeError;
 use crate::frame::Frame;
 use crate::hello::REASON_BYTES_MAX;
-use crate::types::{LogIndex, NodeId, RequestId, Term, Version};
+use crate::session::{decode_acknowledged, decode_change, decode_session, encode_change};
+use crate::types::{LogIndex, NodeId, RequestId, Sequence, SessionId, Term, Version};
 
 /// The longest address in a redirect, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 255;
@@ -20,12 +21,18 @@ const KIND_STAT: u16 = 33;
 const KIND_CHANGE: u16 = 34;
 const KIND_LIST: u16 = 35;
 const KIND_STATUS: u16 = 36;
+const KIND_OPEN_SESSION: u16 = 37;
+const KIND_SESSION_CHANGE: u16 = 38;
+const KIND_KEEP_ALIVE: u16 = 39;
+const KIND_CLOSE_SESSION: u16 = 40;
 const KIND_READ_REPLY: u16 = 48;
 const KIND_STAT_REPLY: u16 = 49;
 const KIND_CHANGE_REPLY: u16 = 50;
 const KIND_LIST_REPLY: u16 = 51;
 const KIND_STATUS_REPLY: u16 = 52;
 const KIND_REFUSAL: u16 = 53;
+const KIND_SESSION_OPENED: u16 = 54;
+const KIND_SESSION_DONE: u16 = 55;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +63,31 @@ pub enum Operation {
     },
     /// What the node knows of itself. Answered by any node, leader or not.
     Status,
+    /// Begins a session.
+    OpenSession,
+    /// A change to a file that is made once, however often it is asked for.
+    SessionChange {
+        /// The session.
+        session: SessionId,
+        /// Which of its changes: a number that no other change of the session has.
+        sequence: Sequence,
+        /// The client needs no reply up to this one any more, and sends none of those changes again.
+        acknowledged: Sequence,
+        /// The bytes of a [`crate::Command`].
+        command: Payload,
+    },
+    /// A sign of life, for a session that would end without one.
+    KeepAlive {
+        /// The session.
+        session: SessionId,
+        /// As in a change.
+        acknowledged: Sequence,
+    },
+    /// Ends a session.
+    CloseSession {
+        /// The session.
+        session: SessionId,
+    },
 }
 
 /// A request of a client.
@@ -77,6 +109,10 @@ impl Message for ClientRequest {
             Operation::Change { .. } => KIND_CHANGE,
             Operation::List { .. } => KIND_LIST,
             Operation::Status => KIND_STATUS,
+            Operation::OpenSession => KIND_OPEN_SESSION,
+            Operation::SessionChange { .. } => KIND_SESSION_CHANGE,
+            Operation::KeepAlive { .. } => KIND_KEEP_ALIVE,
+            Operation::CloseSession { .. } => KIND_CLOSE_SESSION,
         }
     }
 
@@ -95,7 +131,18 @@ impl Message for ClientRequest {
                 out.text(after);
                 out.u32(*limit);
             }
-            Operation::Status => {}
+            Operation::Status | Operation::OpenSession => {}
+            Operation::SessionChange { session, sequence, acknowledged, command } => {
+                encode_change(out, *session, *sequence, *acknowledged);
+                for part in command.parts() {
+                    out.shared(part);
+                }
+            }
+            Operation::KeepAlive { session, acknowledged } => {
+                out.u64(session.0);
+                out.u64(acknowledged.0);
+            }
+            Operation::CloseSession { session } => out.u64(session.0),
         }
     }
 }
@@ -119,6 +166,17 @@ impl ClientRequest {
                 limit: reader.u32()?,
             },
             KIND_STATUS => Operation::Status,
+            KIND_OPEN_SESSION => Operation::OpenSession,
+            KIND_SESSION_CHANGE => {
+                let (session, sequence, acknowledged) = decode_change(&mut reader)?;
+                let command = reader.rest().into();
+                Operation::SessionChange { session, sequence, acknowledged, command }
+            }
+            KIND_KEEP_ALIVE => Operation::KeepAlive {
+                session: decode_session(&mut reader)?,
+                acknowledged: decode_acknowledged(&mut reader)?,
+            },
+            KIND_CLOSE_SESSION => Operation::CloseSession { session: decode_session(&mut reader)? },
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
@@ -274,6 +332,9 @@ pub enum Refusal {
     Busy,
     /// The outcome is not known: it may have been done, or may yet be.
     Unknown,
+    /// There is no such session any more. This attempt did nothing; an earlier one of the same change, whose reply
+    /// was lost, may have.
+    SessionGone,
 }
 
 impl Refusal {
@@ -309,6 +370,7 @@ impl Refusal {
             Self::NoLeader => out.u16(8),
             Self::Busy => out.u16(9),
             Self::Unknown => out.u16(10),
+            Self::SessionGone => out.u16(11),
         }
     }
 
@@ -328,6 +390,7 @@ impl Refusal {
             8 => Self::NoLeader,
             9 => Self::Busy,
             10 => Self::Unknown,
+            11 => Self::SessionGone,
             other => return Err(DecodeError::BadValue { field: "status", value: u64::from(other) }),
         })
     }
@@ -361,6 +424,15 @@ pub enum Outcome {
     },
     /// What the node knows of itself.
     Status(NodeStatus),
+    /// A session has begun.
+    SessionOpened {
+        /// Its id.
+        session: SessionId,
+        /// Cluster time without a sign of life after which it ends, in milliseconds.
+        idle_ms: u64,
+    },
+    /// A session was kept alive, or closed.
+    SessionDone,
     /// Not done, or not known to be done.
     Refused(Refusal),
 }
@@ -382,6 +454,8 @@ impl Message for ClientReply {
             Outcome::Changed { .. } => KIND_CHANGE_REPLY,
             Outcome::Listed { .. } => KIND_LIST_REPLY,
             Outcome::Status(_) => KIND_STATUS_REPLY,
+            Outcome::SessionOpened { .. } => KIND_SESSION_OPENED,
+            Outcome::SessionDone => KIND_SESSION_DONE,
             Outcome::Refused(_) => KIND_REFUSAL,
         }
     }
@@ -404,6 +478,11 @@ impl Message for ClientReply {
                 }
             }
             Outcome::Status(status) => status.encode(out),
+            Outcome::SessionOpened { session, idle_ms } => {
+                out.u64(session.0);
+                out.u64(*idle_ms);
+            }
+            Outcome::SessionDone => {}
             Outcome::Refused(refusal) => refusal.encode(out),
         }
     }
@@ -427,6 +506,10 @@ impl ClientReply {
             KIND_CHANGE_REPLY => Outcome::Changed { version: Version(reader.u64()?) },
             KIND_LIST_REPLY => decode_list(&mut reader)?,
             KIND_STATUS_REPLY => Outcome::Status(NodeStatus::decode(&mut reader)?),
+            KIND_SESSION_OPENED => {
+                Outcome::SessionOpened { session: decode_session(&mut reader)?, idle_ms: reader.u64()? }
+            }
+            KIND_SESSION_DONE => Outcome::SessionDone,
             KIND_REFUSAL => Outcome::Refused(Refusal::decode(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };

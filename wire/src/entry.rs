@@ -16,7 +16,9 @@ use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 
 use crate::codec::{COUNTER_MAX, Reader, Writer};
+use crate::command::Command;
 use crate::error::DecodeError;
+use crate::session::SessionCommand;
 use crate::types::{ClusterId, ClusterTimeMs, EntryId, Incarnation, LogIndex, NodeId, Term};
 
 /// Bytes of an entry before its payload.
@@ -41,6 +43,8 @@ pub enum EntryKind {
     Tick,
     /// A change to the file store.
     Command,
+    /// What a client does with its session: a [`crate::SessionCommand`].
+    Session,
 }
 
 impl EntryKind {
@@ -51,6 +55,7 @@ impl EntryKind {
             Self::Register => 3,
             Self::Tick => 4,
             Self::Command => 5,
+            Self::Session => 6,
         }
     }
 
@@ -61,6 +66,7 @@ impl EntryKind {
             3 => Self::Register,
             4 => Self::Tick,
             5 => Self::Command,
+            6 => Self::Session,
             other => return Err(DecodeError::BadValue { field: "entry kind", value: u64::from(other) }),
         })
     }
@@ -150,6 +156,22 @@ impl Entry {
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
         ENTRY_HEADER_BYTES + self.payload.len()
+    }
+
+    /// The change to the file store that the entry carries, in a session or outside of one; the contents are
+    /// shared with the entry.
+    ///
+    /// # Errors
+    /// What is wrong with the payload.
+    pub fn command(&self) -> Result<Option<Command>, DecodeError> {
+        match self.kind {
+            EntryKind::Noop | EntryKind::Genesis | EntryKind::Register | EntryKind::Tick => Ok(None),
+            EntryKind::Command => Command::decode(&self.payload).map(Some),
+            EntryKind::Session => match SessionCommand::decode(&self.payload)? {
+                SessionCommand::Change { command, .. } => Command::decode(&command).map(Some),
+                _ => Ok(None),
+            },
+        }
     }
 
     /// The header, with the CRC over header and payload.

@@ -45,6 +45,8 @@ pub struct Frame {
 pub struct FrameDecoder {
     buffer: ReceiveBuffer,
     body_bytes_max: u32,
+    /// Bytes of a frame that was given up which have not come yet.
+    skipped_bytes_left: usize,
     error: Option<FrameError>,
 }
 
@@ -60,7 +62,13 @@ impl FrameDecoder {
     /// A decoder that refuses bodies of more than `body_bytes_max` bytes.
     #[must_use]
     pub fn new(body_bytes_max: u32) -> Self {
-        Self { buffer: ReceiveBuffer::new(), body_bytes_max, error: None }
+        Self { buffer: ReceiveBuffer::new(), body_bytes_max, skipped_bytes_left: 0, error: None }
+    }
+
+    /// Refuses bodies of more than `body_bytes_max` bytes from the next frame on: who is not known yet may send
+    /// no more than a hello.
+    pub fn set_body_bytes_max(&mut self, body_bytes_max: u32) {
+        self.body_bytes_max = body_bytes_max;
     }
 
     /// Appends received bytes; after an error they are dropped.
@@ -101,13 +109,51 @@ impl FrameDecoder {
         }
     }
 
+    /// Gives up the frame that has begun, for a receiver that has no room for it: what has come of it is dropped,
+    /// and so will be what comes, unjudged. The frames behind it are not touched. Returns the first bytes of its
+    /// body, by which its sender can be told. `None` if these have not come yet: then nothing is given up.
+    ///
+    /// # Panics
+    /// If the frame is there as a whole: the caller takes frames before it gives one up.
+    pub fn skip_frame<const N: usize>(&mut self) -> Option<[u8; N]> {
+        if self.error.is_some() || self.skipped_bytes_left > 0 {
+            return None;
+        }
+        let frame_bytes = self.parse_header().ok()??.frame_bytes;
+        assert!(self.buffer.len() < frame_bytes, "a whole frame is taken, not given up");
+        let begin = self.buffer.get(HEADER_BYTES..HEADER_BYTES + N)?.try_into().expect("so many bytes");
+        self.skipped_bytes_left = frame_bytes - self.buffer.len();
+        self.buffer.clear();
+        Some(begin)
+    }
+
     /// How many received bytes wait for the rest of their frame.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.buffer.len()
     }
 
+    /// How much memory these bytes hold.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.buffer.allocated_bytes()
+    }
+
+    /// Whether a frame has begun and is not at its end, one that was given up included.
+    #[must_use]
+    pub fn is_amid_frame(&self) -> bool {
+        self.skipped_bytes_left > 0 || !self.buffer.is_empty()
+    }
+
     fn parse(&mut self) -> Result<Option<Frame>, FrameError> {
+        if self.skipped_bytes_left > 0 {
+            let skipped = self.skipped_bytes_left.min(self.buffer.len());
+            self.buffer.advance(skipped);
+            self.skipped_bytes_left -= skipped;
+            if self.skipped_bytes_left > 0 {
+                return Ok(None);
+            }
+        }
         let Some(header) = self.parse_header()? else { return Ok(None) };
         if self.buffer.len() < header.frame_bytes {
             return Ok(None);

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod hello;
 pub mod peer;
 pub mod receive_buffer;
+pub mod session;
 pub mod types;
 
 pub use command::{Command, NAME_BYTES_MAX, Operation};
@@ -19,8 +20,10 @@ pub use entry::{ENTRY_HEADER_BYTES, Entry, EntryKind, Genesis, PAYLOAD_BYTES_MAX
 pub use error::{DecodeError, FrameError};
 pub use frame::{Frame, FrameDecoder};
 pub use receive_buffer::ReceiveBuffer;
+pub use session::SessionCommand;
 pub use types::{
-    ClusterId, ClusterTimeMs, EntryId, Incarnation, Life, LogIndex, NodeId, RequestId, Term, Version,
+    ClusterId, ClusterTimeMs, EntryId, Incarnation, Life, LogIndex, NodeId, RequestId, Sequence, SessionId,
+    Term, Version,
 };
 
 /// A message that can be put into a frame.

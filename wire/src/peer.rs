@@ -67,6 +67,8 @@ pub struct AppendEntries {
     pub leader_commit: LogIndex,
     /// Counts the leader's rounds in this term; the reply carries it back, which confirms reads of that round.
     pub round: u64,
+    /// The leader's cluster time when it was sent: its successor goes on from there.
+    pub cluster_time: ClusterTimeMs,
     /// Entries that follow `prev_log`, each the successor of the one before.
     pub entries: Vec<Entry>,
 }
@@ -289,6 +291,7 @@ impl AppendEntries {
         encode_entry_id(self.prev_log, out);
         out.u64(self.leader_commit.0);
         out.u64(self.round);
+        out.u64(self.cluster_time.0);
         out.count(self.entries.len());
         for entry in &self.entries {
             entry.encode(out);
@@ -304,6 +307,7 @@ impl AppendEntries {
             prev_log: decode_entry_id(reader)?,
             leader_commit: LogIndex(reader.counter("index")?),
             round: reader.u64()?,
+            cluster_time: ClusterTimeMs(reader.counter("cluster time")?),
             entries: Vec::new(),
         };
         let count = reader.count("entries", ENTRY_HEADER_BYTES)?;

@@ -37,6 +37,14 @@ number! {
     RequestId(u64)
 }
 number! {
+    /// A client's session: the index of the log entry that opened it, and so never used again; above 0.
+    SessionId(u64)
+}
+number! {
+    /// What a client numbers the changes of a session with, from 1 on; 0 stands for "none yet".
+    Sequence(u64)
+}
+number! {
     /// The cluster's own time in milliseconds, carried in log entries; it stands still without a leader.
     ClusterTimeMs(u64)
 }

@@ -107,6 +107,7 @@ fn name_of(message: &AnyMessage) -> String {
             Outcome::Read { .. } => "ReadReply".into(),
             Outcome::Stat(_) => "StatReply".into(),
             Outcome::Status(_) => "StatusReply".into(),
+            Outcome::SessionOpened { .. } | Outcome::SessionDone => format!("{outcome:?}"),
         },
     };
     debug.chars().take_while(char::is_ascii_alphanumeric).collect()
@@ -144,7 +145,7 @@ fn the_status_codes_are_those_of_the_code() {
 fn the_codes_of_entries_and_commands_are_those_of_the_code() {
     let document = document();
     let tables = tables(&document);
-    let (mut entry_kinds, mut operations) = (BTreeMap::new(), BTreeMap::new());
+    let (mut entry_kinds, mut operations, mut actions) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (_, stored) in stored() {
         match &stored {
             Stored::Entry(entry) => {
@@ -159,11 +160,21 @@ fn the_codes_of_entries_and_commands_are_those_of_the_code() {
                 };
                 operations.insert(u16::from(stored.encode()[0]), name.to_owned());
             }
+            Stored::Session(command) => {
+                let name = match command {
+                    SessionCommand::Open { .. } => "open",
+                    SessionCommand::KeepAlive { .. } => "keep alive",
+                    SessionCommand::Close { .. } => "close",
+                    SessionCommand::Change { .. } => "change",
+                };
+                actions.insert(u16::from(stored.encode()[0]), name.to_owned());
+            }
             Stored::Genesis(_) | Stored::Register(_) => {}
         }
     }
     assert_eq!(codes(&tables, "entry kind").into_iter().collect::<BTreeMap<_, _>>(), entry_kinds);
     assert_eq!(codes(&tables, "operation").into_iter().collect::<BTreeMap<_, _>>(), operations);
+    assert_eq!(codes(&tables, "session action").into_iter().collect::<BTreeMap<_, _>>(), actions);
 }
 
 /// The value of `6 + N`, with all letters 0; `None` if it is another word.

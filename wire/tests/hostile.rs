@@ -19,6 +19,9 @@ fn frame(kind: u16, body: impl FnOnce(&mut Writer)) -> Frame {
     Frame { kind, body: out.into_bytes().into() }
 }
 
+/// The samples whose last field reaches to the end of the frame.
+const OPEN_ENDED: [&str; 3] = ["request-change", "request-session-change", "reply-read"];
+
 #[test]
 fn a_frame_cut_short_waits_and_is_no_error() {
     for (name, message) in messages() {
@@ -39,7 +42,7 @@ fn a_body_cut_short_is_refused() {
             let sealed = frame::seal(message.kind(), vec![body.slice(..len)]).concat();
             let result = decode_frame(&sealed);
             // Contents reach to the end of their frame: cut there, it is another good message.
-            let open_ended = ["request-change", "reply-read"].contains(&name.as_str()) && result.is_ok();
+            let open_ended = OPEN_ENDED.contains(&name.as_str()) && result.is_ok();
             assert!(result.is_err() || open_ended, "{name}, {len} of {}: {result:?}", body.len());
             assert_ne!(result, Ok(Some(message.clone())), "{name}, {len} of {}", body.len());
         }
@@ -49,7 +52,7 @@ fn a_body_cut_short_is_refused() {
 #[test]
 fn a_byte_behind_the_last_field_is_refused() {
     for (name, message) in messages() {
-        if ["request-change", "reply-read"].contains(&name.as_str()) {
+        if OPEN_ENDED.contains(&name.as_str()) {
             continue;
         }
         let body = Bytes::from(message.encode()).slice(frame::HEADER_BYTES..);
@@ -103,7 +106,7 @@ fn every_truncation_of_what_is_stored_is_refused_or_differs() {
         let bytes = stored.encode();
         for len in 0..bytes.len() {
             let result = stored.decode_same(&bytes[..len]);
-            let shorter_contents = name == "command-write" || name == "command-cas";
+            let shorter_contents = ["command-write", "command-cas", "session-change"].contains(&name);
             assert!(result.is_err() || shorter_contents, "{name}, {len}: {result:?}");
             assert_ne!(result, Ok(stored.clone()), "{name}, {len}");
         }
@@ -164,6 +167,7 @@ fn append_entries(count: u32, entries: &[Entry]) -> Frame {
         out.u64(6);
         out.u64(6); // commit index
         out.u64(1); // round
+        out.u64(0); // cluster time
         out.u32(count);
         entries.iter().for_each(|entry| entry.encode(out));
     })
@@ -214,7 +218,7 @@ fn entries_out_of_sequence_are_refused() {
         PeerMessage::decode(&frame(18, |out| {
             out.u64(5);
             out.u32(1);
-            [0u64; 4].into_iter().for_each(|value| out.u64(value));
+            [0u64; 5].into_iter().for_each(|value| out.u64(value));
             out.count(1);
             first.encode(out);
         }))
@@ -229,6 +233,7 @@ fn entries_out_of_sequence_are_refused() {
         out.u64(COUNTER_MAX);
         out.u64(6);
         out.u64(1);
+        out.u64(0);
         out.count(1);
         Entry { index: LogIndex(0), ..first.clone() }.encode(out);
     });
@@ -366,7 +371,7 @@ fn values_without_a_meaning_are_refused() {
     };
     assert!(refusal(8).is_ok());
     assert_eq!(refusal(0), Err(bad("status", 0)));
-    assert_eq!(refusal(11), Err(bad("status", 11)));
+    assert_eq!(refusal(12), Err(bad("status", 12)));
 
     let node_role = |role: u8| {
         ClientReply::decode(&frame(52, |out| {
@@ -380,6 +385,39 @@ fn values_without_a_meaning_are_refused() {
     assert!(node_role(4).is_ok());
     assert_eq!(node_role(0), Err(bad("role", 0)));
     assert_eq!(node_role(5), Err(bad("role", 5)));
+}
+
+#[test]
+fn sessions_and_their_changes_have_numbers_that_something_stands_for() {
+    let bad = |field, value| Err(DecodeError::BadValue { field, value });
+    let request = |kind: u16, fields: &[u64]| {
+        ClientRequest::decode(&frame(kind, |out| {
+            out.u64(1);
+            out.u32(1000);
+            fields.iter().for_each(|field| out.u64(*field));
+        }))
+    };
+    let beyond = COUNTER_MAX + 1;
+    let acknowledged = "acknowledged sequence number";
+    assert!(request(38, &[7, 3, 2]).is_ok());
+    assert_eq!(request(38, &[0, 3, 2]), bad("session", 0));
+    assert_eq!(request(38, &[beyond, 3, 2]), bad("session", beyond));
+    assert_eq!(request(38, &[7, 0, 0]), bad("sequence number", 0));
+    assert_eq!(request(38, &[7, beyond, 2]), bad("sequence number", beyond));
+    assert_eq!(request(38, &[7, 3, 3]), bad(acknowledged, 3));
+    assert_eq!(request(38, &[7, 3, beyond]), bad(acknowledged, beyond));
+    assert!(request(39, &[7, 0]).is_ok());
+    assert_eq!(request(39, &[0, 0]), bad("session", 0));
+    assert_eq!(request(39, &[7, beyond]), bad(acknowledged, beyond));
+    assert!(request(40, &[7]).is_ok());
+    assert_eq!(request(40, &[0]), bad("session", 0));
+
+    let opened = |session: u64| {
+        let fields = [1, session, 60_000];
+        ClientReply::decode(&frame(54, |out| fields.into_iter().for_each(|value: u64| out.u64(value))))
+    };
+    assert!(opened(7).is_ok());
+    assert_eq!(opened(0), Err(DecodeError::BadValue { field: "session", value: 0 }));
 }
 
 #[test]

@@ -117,6 +117,31 @@ fn register() -> impl Strategy<Value = Register> {
     })
 }
 
+fn session() -> impl Strategy<Value = SessionId> {
+    prop_oneof![1u64..5, 1..=COUNTER_MAX].prop_map(SessionId)
+}
+
+/// The number of a change, and what is acknowledged with it.
+fn sequence() -> impl Strategy<Value = (Sequence, Sequence)> {
+    (prop_oneof![1u64..4, 1..=COUNTER_MAX], number())
+        .prop_map(|(sequence, other)| (Sequence(sequence), Sequence(other % sequence)))
+}
+
+fn session_command() -> impl Strategy<Value = SessionCommand> {
+    prop_oneof![
+        (1..=u64::MAX, 1..=u32::MAX)
+            .prop_map(|(idle_ms, sessions_max)| SessionCommand::Open { idle_ms, sessions_max }),
+        (session(), number()).prop_map(|(session, acknowledged)| SessionCommand::KeepAlive {
+            session,
+            acknowledged: Sequence(acknowledged)
+        }),
+        session().prop_map(|session| SessionCommand::Close { session }),
+        (session(), sequence(), command()).prop_map(|(session, (sequence, acknowledged), command)| {
+            SessionCommand::Change { session, sequence, acknowledged, command: command.encode() }
+        }),
+    ]
+}
+
 fn kind_and_payload() -> impl Strategy<Value = (EntryKind, Payload)> {
     prop_oneof![
         Just((EntryKind::Noop, Payload::default())),
@@ -124,6 +149,7 @@ fn kind_and_payload() -> impl Strategy<Value = (EntryKind, Payload)> {
         genesis().prop_map(|genesis| (EntryKind::Genesis, genesis.encode())),
         register().prop_map(|register| (EntryKind::Register, register.encode())),
         command().prop_map(|command| (EntryKind::Command, command.encode())),
+        session_command().prop_map(|command| (EntryKind::Session, command.encode())),
     ]
 }
 
@@ -158,6 +184,7 @@ fn append_entries() -> impl Strategy<Value = AppendEntries> {
                 prev_log,
                 leader_commit: LogIndex(leader_commit),
                 round,
+                cluster_time: ClusterTimeMs(stamp),
                 entries,
             }
         },
@@ -252,6 +279,15 @@ fn request() -> impl Strategy<Value = ClientRequest> {
         (text(NAME_BYTES_MAX), text(NAME_BYTES_MAX), any::<u32>())
             .prop_map(|(prefix, after, limit)| Request::List { prefix, after, limit }),
         Just(Request::Status),
+        Just(Request::OpenSession),
+        (session(), sequence(), command()).prop_map(|(session, (sequence, acknowledged), command)| {
+            Request::SessionChange { session, sequence, acknowledged, command: command.encode() }
+        }),
+        (session(), number()).prop_map(|(session, acknowledged)| Request::KeepAlive {
+            session,
+            acknowledged: Sequence(acknowledged)
+        }),
+        session().prop_map(|session| Request::CloseSession { session }),
     ];
     (number(), any::<u32>(), operation).prop_map(|(id, timeout_ms, operation)| ClientRequest {
         id: RequestId(id),
@@ -306,6 +342,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::NoLeader),
         Just(Refusal::Busy),
         Just(Refusal::Unknown),
+        Just(Refusal::SessionGone),
     ]
 }
 
@@ -321,6 +358,8 @@ fn reply() -> impl Strategy<Value = ClientReply> {
         (prop::collection::vec(file_info(), 0..20), any::<bool>())
             .prop_map(|(files, more)| Outcome::Listed { files, more }),
         node_status().prop_map(Outcome::Status),
+        (session(), any::<u64>()).prop_map(|(session, idle_ms)| Outcome::SessionOpened { session, idle_ms }),
+        Just(Outcome::SessionDone),
         refusal().prop_map(Outcome::Refused),
     ];
     (number(), outcome).prop_map(|(id, outcome)| ClientReply { id: RequestId(id), outcome })
@@ -373,6 +412,11 @@ proptest! {
     #[test]
     fn commands(command in command()) {
         check_stored(Stored::Command(command))?;
+    }
+
+    #[test]
+    fn session_commands(command in session_command()) {
+        check_stored(Stored::Session(command))?;
     }
 
     #[test]

@@ -150,6 +150,32 @@ impl TextDecoder {
         self.buffer.len()
     }
 
+    /// How much memory these bytes hold.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.buffer.allocated_bytes()
+    }
+
+    /// Whether a command has begun and is not at its end.
+    #[must_use]
+    pub fn is_amid_command(&self) -> bool {
+        match self.state {
+            State::Line => !self.buffer.is_empty(),
+            State::Contents(_) | State::Skipped { .. } => true,
+            State::Closed => false,
+        }
+    }
+
+    /// Gives up the command whose contents have begun to come, for a receiver that has no room for them: they are
+    /// skipped. Whether there was one; then the caller owes it an answer.
+    pub fn skip_contents(&mut self) -> bool {
+        let State::Contents(head) = &self.state else { return false };
+        self.state = State::Skipped { contents_bytes_left: head.contents_bytes as u64 };
+        let event = self.next_event();
+        assert!(event.is_none(), "a command that was not whole has no event, but {event:?}");
+        true
+    }
+
     /// The next event, or `None` until more bytes come; for ever after an error that closes.
     pub fn next_event(&mut self) -> Option<TextEvent> {
         loop {

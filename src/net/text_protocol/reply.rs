@@ -49,6 +49,7 @@ pub fn refused(refusal: &Refusal) -> Bytes {
         Refusal::NoLeader => "ERR_INTERNAL no leader".to_string(),
         Refusal::Busy => "ERR_INTERNAL busy".to_string(),
         Refusal::Unknown => "ERR_INTERNAL outcome unknown".to_string(),
+        Refusal::SessionGone => "ERR_INTERNAL session gone".to_string(),
     })
 }
 

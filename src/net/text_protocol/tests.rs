@@ -570,6 +570,6 @@ fn apply(store: &mut crate::file_store::FileStore, contents: &mut Vec<Bytes>, co
         Applied::Changed { .. } if is_delete => reply::deleted(),
         Applied::Changed { version } => reply::written(version),
         Applied::Refused(refusal) => reply::refused(&refusal),
-        Applied::Nothing => panic!("a command does something"),
+        other => panic!("a command does something else than {other:?}"),
     }
 }

@@ -283,7 +283,16 @@ impl Single {
 
     pub(crate) fn append_request(&self, term: u64, prev_log: EntryId, entries: Vec<Entry>) -> AppendEntries {
         let leader_id = NodeId(2);
-        AppendEntries { term: Term(term), leader_id, prev_log, leader_commit: LogIndex(0), round: 1, entries }
+        let (leader_commit, cluster_time) = (LogIndex(0), ClusterTimeMs(0));
+        AppendEntries {
+            term: Term(term),
+            leader_id,
+            prev_log,
+            leader_commit,
+            round: 1,
+            cluster_time,
+            entries,
+        }
     }
 
     /// An AppendEntries from node 2.

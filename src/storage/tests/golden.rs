@@ -2,7 +2,10 @@
 //!
 //! `cargo test --lib -- --ignored write_the_golden_files` makes them anew; that is a change of format.
 
-use fsd_wire::{ClusterId, Command, Genesis, Incarnation, Life, LogIndex, Operation, Register, Version};
+use fsd_wire::{
+    ClusterId, Command, Genesis, Incarnation, Life, LogIndex, Operation, Register, Sequence, SessionCommand,
+    SessionId, Version,
+};
 
 use super::*;
 use crate::storage::hard_state::HARD_STATE_NAME;
@@ -10,6 +13,8 @@ use crate::storage::segment::{SegmentId, file_name};
 
 const SEGMENT_1: &[u8] = include_bytes!("../../../tests/golden/log-v1/segment-0000000000000001.fsd");
 const SEGMENT_2: &[u8] = include_bytes!("../../../tests/golden/log-v1/segment-0000000000000002.fsd");
+/// The same format, with the entries of sessions.
+const SESSIONS: &[u8] = include_bytes!("../../../tests/golden/log-v1-sessions/segment-0000000000000001.fsd");
 const HARD_STATE: &[u8] = include_bytes!("../../../tests/golden/log-v1/hard-state");
 
 fn golden_entry(index: u64, term: u64, kind: EntryKind, payload: Payload) -> Entry {
@@ -21,7 +26,7 @@ fn command(operation: Operation, contents: &[u8]) -> Payload {
     Command { operation, name: "dir/file".to_owned(), contents: Bytes::copy_from_slice(contents) }.encode()
 }
 
-/// One entry of each kind and one command of each operation, and the batches in which they are written.
+/// One entry of each kind but sessions, one command of each operation, and the batches in which they are written.
 fn batches() -> Vec<Vec<LogChange>> {
     let incarnations = vec![(NodeId(1), Incarnation(0x11)), (NodeId(3), Incarnation(0x33))];
     let genesis = Genesis { cluster_id: ClusterId(0xabcd), incarnations }.encode();
@@ -53,9 +58,33 @@ fn batches() -> Vec<Vec<LogChange>> {
     ]
 }
 
-fn expected_log() -> Vec<Entry> {
+/// One entry for all that a session can be.
+fn session_batches() -> Vec<Vec<LogChange>> {
+    let session = SessionId(2);
+    let genesis =
+        Genesis { cluster_id: ClusterId(0xabcd), incarnations: vec![(NodeId(3), Incarnation(0x33))] };
+    let change = SessionCommand::Change {
+        session,
+        sequence: Sequence(2),
+        acknowledged: Sequence(1),
+        command: command(Operation::Write { expiry_seconds: 0 }, b"of a session"),
+    };
+    let commands = [
+        SessionCommand::Open { idle_ms: 60_000, sessions_max: 65_536 },
+        SessionCommand::KeepAlive { session, acknowledged: Sequence(1) },
+        change,
+        SessionCommand::Close { session },
+    ];
+    let mut entries = vec![golden_entry(1, 1, EntryKind::Genesis, genesis.encode())];
+    entries.extend(
+        (2..).zip(commands).map(|(index, of)| golden_entry(index, 1, EntryKind::Session, of.encode())),
+    );
+    entries.into_iter().map(|entry| vec![LogChange::Append(entry)]).collect()
+}
+
+fn expected_log(batches: Vec<Vec<LogChange>>) -> Vec<Entry> {
     let mut log: Vec<Entry> = Vec::new();
-    for change in batches().into_iter().flatten() {
+    for change in batches.into_iter().flatten() {
         match change {
             LogChange::TruncateFrom(index) => log.truncate(index.0 as usize - 1),
             LogChange::Append(entry) => log.push(entry),
@@ -79,7 +108,7 @@ fn expected_state() -> HardState {
     }
 }
 
-fn write() -> SimulatedDisk {
+fn write(batches: Vec<Vec<LogChange>>) -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let mut next = 0x0fff;
     let mut counting = || {
@@ -87,7 +116,7 @@ fn write() -> SimulatedDisk {
         next
     };
     let mut storage = open(disk.clone(), &identity(), SEGMENT_BYTES, &mut counting).unwrap();
-    for batch in batches() {
+    for batch in batches {
         storage.log.append(&batch).unwrap();
         storage.log.flush().unwrap();
     }
@@ -97,11 +126,13 @@ fn write() -> SimulatedDisk {
 
 #[test]
 fn the_files_are_written_as_ever() {
-    let disk = write();
-    for (name, golden) in [
-        (file_name(SegmentId(1)), SEGMENT_1),
-        (file_name(SegmentId(2)), SEGMENT_2),
-        (HARD_STATE_NAME.to_owned(), HARD_STATE),
+    let (disk, sessions) = (write(batches()), write(session_batches()));
+    for (disk, name, golden) in [
+        (&disk, file_name(SegmentId(1)), SEGMENT_1),
+        (&disk, file_name(SegmentId(2)), SEGMENT_2),
+        (&disk, HARD_STATE_NAME.to_owned(), HARD_STATE),
+        (&sessions, file_name(SegmentId(1)), SESSIONS),
+        (&sessions, HARD_STATE_NAME.to_owned(), HARD_STATE),
     ] {
         let written = disk.read(&name).unwrap();
         let differs = written.iter().zip(golden).position(|(written, golden)| written != golden);
@@ -117,7 +148,7 @@ fn the_files_are_read_as_ever() {
     disk.write(&file_name(SegmentId(2)), SEGMENT_2.to_vec());
     disk.write(HARD_STATE_NAME, HARD_STATE.to_vec());
     let storage = open_ok(&disk);
-    assert_eq!(entries(&storage), expected_log());
+    assert_eq!(entries(&storage), expected_log(batches()));
     let state = storage.recovered.state.clone();
     assert_eq!(state.life.count(), 2);
     assert_eq!(state, HardState { life: state.life, ..expected_state() });
@@ -126,6 +157,12 @@ fn the_files_are_read_as_ever() {
     let registered: Vec<_> = summary.registrations.iter().map(|(index, node, _)| (index.0, node.0)).collect();
     assert_eq!(registered, [(1, 1), (1, 3), (2, 2)]);
     assert_eq!(summary.last_stamp, ClusterTimeMs(1_700_000_000_008));
+
+    let disk = SimulatedDisk::new();
+    disk.write(&file_name(SegmentId(1)), SESSIONS.to_vec());
+    // The same node wrote it, in the same life.
+    disk.write(HARD_STATE_NAME, HARD_STATE.to_vec());
+    assert_eq!(entries(&open_ok(&disk)), expected_log(session_batches()));
 }
 
 /// The byte tables of `segment.rs` and `hard_state.rs`, by hand.
@@ -164,9 +201,11 @@ fn the_fields_are_where_the_tables_say() {
 #[test]
 #[ignore = "makes the golden files anew"]
 fn write_the_golden_files() {
-    let disk = write();
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/log-v1");
-    for name in disk.list().unwrap() {
-        std::fs::write(directory.join(&name), disk.read(&name).unwrap()).unwrap();
+    for (directory, batches) in [("log-v1", batches()), ("log-v1-sessions", session_batches())] {
+        let disk = write(batches);
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(directory);
+        for name in disk.list().unwrap() {
+            std::fs::write(directory.join(&name), disk.read(&name).unwrap()).unwrap();
+        }
     }
 }

@@ -25,7 +25,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn start(nodes: usize, dir: &Path) -> Result<Self, Error> {
+    /// Starts the nodes; `limits` are lines below `[limits]` in their configurations.
+    pub(crate) fn start(nodes: usize, dir: &Path, limits: &str) -> Result<Self, Error> {
         let fsd = std::env::current_exe()?.with_file_name("fsd");
         if !fsd.exists() {
             return Err(format!("{} is missing: cargo build --release first", fsd.display()).into());
@@ -45,7 +46,7 @@ impl Cluster {
             let conf = dir.join(format!("node{node}.conf"));
             let data = dir.join(format!("node{node}"));
             let text = format!(
-                "cluster = \"bench\"\nnode = {node}\ndata_dir = {:?}\n{members}",
+                "cluster = \"bench\"\nnode = {node}\ndata_dir = {:?}\n{members}\n[limits]\n{limits}\n",
                 data.display().to_string()
             );
             std::fs::write(&conf, text)?;
@@ -54,6 +55,12 @@ impl Cluster {
             cluster.children.push(child);
         }
         Ok(cluster)
+    }
+
+    /// The process of the node with this client address.
+    pub(crate) fn process_id(&self, client: SocketAddr) -> Option<u32> {
+        let at = self.clients.iter().position(|address| *address == client)?;
+        Some(self.children[at].id())
     }
 
     /// The leader's client address.

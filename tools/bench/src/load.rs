@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fsd_wire::client::{ClientReply, ClientRequest, Operation, Outcome};
-use fsd_wire::{Command, FrameDecoder, Message, Operation as Change, RequestId};
+use fsd_wire::{
+    Command, FrameDecoder, Message, Operation as Change, Payload, RequestId, Sequence, SessionId,
+};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -22,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy)]
 pub(crate) enum Work {
     Write,
+    /// Each client has a session, and numbers its writes in it.
+    SessionWrite,
     Read,
 }
 
@@ -29,6 +33,7 @@ impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Write => "write",
+            Self::SessionWrite => "session write",
             Self::Read => "read",
         })
     }
@@ -47,6 +52,8 @@ struct Client {
     decoder: FrameDecoder,
     output: Vec<u8>,
     greeted: bool,
+    /// Its session, if the work needs one, and the number of its last write in it.
+    session: Option<(SessionId, Sequence)>,
     sent: Instant,
 }
 
@@ -59,7 +66,8 @@ impl Load {
             let mut socket = TcpStream::connect(self.leader)?;
             poll.registry().register(&mut socket, Token(at), Interest::READABLE | Interest::WRITABLE)?;
             let decoder = FrameDecoder::new(REPLY_BYTES_MAX);
-            clients.push(Client { socket, decoder, output: hello(), greeted: false, sent: Instant::now() });
+            let (output, sent) = (hello(), Instant::now());
+            clients.push(Client { socket, decoder, output, greeted: false, session: None, sent });
         }
         let mut events = Events::with_capacity(1024);
         let mut latencies_us = Histogram::new(3)?;
@@ -79,13 +87,13 @@ impl Load {
                         if !client.greeted {
                             client.greeted = true;
                         } else {
-                            check(&ClientReply::decode(&frame)?.outcome)?;
+                            client.take(&ClientReply::decode(&frame)?.outcome)?;
                             if client.sent >= begin {
                                 latencies_us.record(client.sent.elapsed().as_micros() as u64)?;
                             }
                         }
                         client.sent = Instant::now();
-                        client.output = self.request(at);
+                        client.output = self.request(at, &mut client.session);
                         client.write()?;
                     }
                 }
@@ -94,24 +102,41 @@ impl Load {
         Ok(Measured { latencies_us, elapsed: begin.elapsed() })
     }
 
-    fn request(&self, client: usize) -> Vec<u8> {
+    fn request(&self, client: usize, session: &mut Option<(SessionId, Sequence)>) -> Vec<u8> {
         let name = format!("bench/{client}");
-        let operation = match self.work {
-            Work::Read => Operation::Read { name },
-            Work::Write => Operation::Change {
-                command: Command {
-                    operation: Change::Write { expiry_seconds: 0 },
-                    name,
-                    contents: Bytes::from(vec![b'x'; self.bytes]),
-                }
-                .encode(),
-            },
+        let operation = match (self.work, session) {
+            (Work::Read, _) => Operation::Read { name },
+            (Work::Write, _) => Operation::Change { command: self.write(name) },
+            (Work::SessionWrite, None) => Operation::OpenSession,
+            (Work::SessionWrite, Some((session, last))) => {
+                let acknowledged = *last;
+                *last = Sequence(acknowledged.0 + 1);
+                let command = self.write(name);
+                Operation::SessionChange { session: *session, sequence: *last, acknowledged, command }
+            }
         };
         ClientRequest { id: RequestId(client as u64), timeout_ms: 10_000, operation }.to_frame().concat()
+    }
+
+    fn write(&self, name: String) -> Payload {
+        let contents = Bytes::from(vec![b'x'; self.bytes]);
+        Command { operation: Change::Write { expiry_seconds: 0 }, name, contents }.encode()
     }
 }
 
 impl Client {
+    /// Takes a reply up.
+    fn take(&mut self, outcome: &Outcome) -> Result<(), Error> {
+        match outcome {
+            Outcome::Read { .. } | Outcome::Changed { .. } => Ok(()),
+            Outcome::SessionOpened { session, .. } => {
+                self.session = Some((*session, Sequence(0)));
+                Ok(())
+            }
+            other => Err(format!("a request was not done: {other:?}").into()),
+        }
+    }
+
     fn write(&mut self) -> Result<(), Error> {
         while !self.output.is_empty() {
             match self.socket.write(&self.output) {
@@ -135,12 +160,5 @@ impl Client {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-fn check(outcome: &Outcome) -> Result<(), Error> {
-    match outcome {
-        Outcome::Read { .. } | Outcome::Changed { .. } => Ok(()),
-        other => Err(format!("a request was not done: {other:?}").into()),
     }
 }

@@ -1,5 +1,5 @@
 //! Measures writes per second of a cluster of `fsd` processes on this machine, next to the machine's own flush
-//! time. Each client has one request in flight; all clients share one thread and one poll, as the daemon does.
+//! time; with `--pressure`, what other clients that do nothing or too little cost those that work. Each client has one request in flight; all clients share one thread and one poll, as the daemon does.
 //!
 //! The figures of one run belong together; those of two runs on a shared machine do not.
 
@@ -7,6 +7,7 @@
 
 mod cluster;
 mod load;
+mod pressure;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
     options.optopt("s", "seconds", "length of each measurement (default 5)", "SECONDS");
     options.optopt("d", "dir", "where the data goes (default: a temporary directory)", "DIR");
     options.optflag("r", "reads", "measure reads too");
+    options.optflag("p", "pressure", "measure beside 10,000 idle and 1,000 slow clients instead");
+    options.optflag("", "sessions", "measure writes that are numbered in sessions too");
     options.optflag("h", "help", "print this");
     let matches = match options.parse(std::env::args().skip(1)) {
         Ok(matches) => matches,
@@ -66,13 +69,19 @@ fn run(matches: &Matches) -> Result<(), Error> {
     std::fs::create_dir_all(&dir)?;
     let window = Duration::from_secs(seconds);
 
-    println!("{:<34} {:>10} {:>9} {:>9} {:>9}", "", "per second", "p50 µs", "p99 µs", "max µs");
+    println!("{:<42} {:>10} {:>9} {:>9} {:>9}", "", "per second", "p50 µs", "p99 µs", "max µs");
     report("4 KiB write + fdatasync, one file", &measure_flush(&dir, window.min(Duration::from_secs(2)))?);
-    let cluster = Cluster::start(nodes, &dir)?;
+    if matches.opt_present("pressure") {
+        return pressure::run(nodes, bytes, &dir, window);
+    }
+    let cluster = Cluster::start(nodes, &dir, "")?;
     let leader = cluster.wait_for_leader(Duration::from_secs(30))?;
-    let works: &[Work] =
-        if matches.opt_present("reads") { &[Work::Write, Work::Read] } else { &[Work::Write] };
-    for work in works {
+    let works = [
+        (Work::Write, true),
+        (Work::SessionWrite, matches.opt_present("sessions")),
+        (Work::Read, matches.opt_present("reads")),
+    ];
+    for (work, _) in works.iter().filter(|(_, wanted)| *wanted) {
         for count in &clients {
             let measured = Load { leader, clients: *count, bytes, work: *work }.run(window)?;
             report(&format!("{work} {bytes} B, {count} clients, {nodes} nodes"), &measured);
@@ -90,7 +99,7 @@ struct Measured {
 fn report(what: &str, measured: &Measured) {
     let latencies = &measured.latencies_us;
     println!(
-        "{what:<34} {:>10.0} {:>9} {:>9} {:>9}",
+        "{what:<42} {:>10.0} {:>9} {:>9} {:>9}",
         latencies.len() as f64 / measured.elapsed.as_secs_f64(),
         latencies.value_at_quantile(0.5),
         latencies.value_at_quantile(0.99),

@@ -1,51 +1,56 @@
-//! Requests that find their own way: to the leader, through redirects and failovers, inside a time limit.
+//! The operations of a cluster, each inside a time limit.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fsd_wire::client::{ClientReply, FileInfo, NodeStatus, Operation, Outcome, Refusal};
+use fsd_wire::client::{FileInfo, NodeStatus, Operation, Outcome, Refusal};
 use fsd_wire::hello::CLUSTER_NAME_BYTES_MAX;
-use fsd_wire::{Command, NAME_BYTES_MAX, Term, Version, command};
+use fsd_wire::{Command, NAME_BYTES_MAX, Version, command};
 
 use crate::CONTENTS_BYTES_MAX;
-use crate::connection::{Connection, check_address, remaining};
+use crate::connection::{Connection, check_address};
 use crate::error::{AttemptError, ClientError};
+use crate::finder::{Finder, NotDone, Reason};
+use crate::session::Session;
 
 /// How long a request is tried unless [`Client::with_timeout`] says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// The longest time limit; the protocol could say little more.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How long one node may take to accept a connection, or to answer a read, before the next is asked: a stopped
-/// process still accepts connections, and must not use up the whole time limit.
-const ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
-/// Redirects followed in one round over the servers. Leadership changes hands less often than that; more means
-/// that nodes disagree, and a pause helps better than another hop.
-const HOPS_MAX: u32 = 8;
-/// The first pause between two rounds; it doubles from round to round up to the last.
-const PAUSE_FIRST: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_millis(320);
 /// Files asked for in one page of a list; a node may return fewer.
 const LIST_PAGE_FILES: u32 = 1000;
 
 /// A client of one cluster.
 ///
 /// It makes one request at a time and keeps one connection, to the node that answered last. Every request has
-/// the client's time limit. Any node answers reads, so they are made where that connection leads; changes find the
-/// leader. Reads are repeated until the time limit ends. A change is repeated only while it is certain
-/// that nothing happened: no connection came about, the request did not leave in full (nodes act on whole
-/// frames only), or the node refused to take it. Once it has left, only the reply tells what became of it;
-/// without one the outcome is [`ClientError::Unknown`].
+/// the client's time limit, and inside it is repeated until it is answered, whatever happens to the connection,
+/// the leader or the reply. Any node answers reads, so they are made where that connection leads; changes find
+/// the leader.
+///
+/// # Changes are made once
+///
+/// The first change opens a *session*, which the cluster keeps in its log, and each change has a number in it.
+/// However often a change is sent, it is applied once, and each answer to it is the first one again. So a
+/// change ends in one of three ways:
+///
+/// - `Ok`: it was done, exactly once.
+/// - [`ClientError::Unknown`]: it was sent, and until the time limit nobody said what became of it. It may have
+///   been done, or may be done yet; not more than once.
+/// - any other error: nothing was done, and nothing will be.
+///
+/// What is unknown does not stay open for ever. Once a later change of the same client was done, or
+/// [`Client::keep_alive`] has succeeded, it was done before that or never will be: a copy of it that is still on
+/// its way comes too late. A program that must know settles it with `keep_alive` and then reads.
+///
+/// A client that only reads opens no session. A session ends after a time without a sign of life, a minute
+/// by the cluster's own clock; the next change then opens another one. When the client is dropped, it tells
+/// the node that answered last that the session is over, without waiting for the answer.
 #[derive(Debug)]
 pub struct Client {
-    servers: Vec<String>,
-    cluster: String,
+    finder: Finder,
     timeout: Duration,
-    attempt_timeout: Duration,
-    /// To the node that answered last; nothing is in flight on it between two requests.
-    connection: Option<Connection>,
-    /// Where the search starts when there is no connection: an index into `servers`.
-    first_server: usize,
+    /// Opened by the first change.
+    session: Option<Session>,
 }
 
 /// What [`Client::read`] returns.
@@ -90,16 +95,7 @@ impl Client {
         for server in &servers {
             check_address(server).map_err(ClientError::Usage)?;
         }
-        // Each client begins elsewhere, so that a thousand of them do not all ask the first server.
-        let first_server = fastrand::usize(..servers.len());
-        Ok(Self {
-            servers,
-            cluster: String::new(),
-            timeout: TIMEOUT_DEFAULT,
-            attempt_timeout: ATTEMPT_TIMEOUT_DEFAULT,
-            connection: None,
-            first_server,
-        })
+        Ok(Self { finder: Finder::new(servers), timeout: TIMEOUT_DEFAULT, session: None })
     }
 
     /// Talks to nodes of the cluster of this name only; the nodes check it.
@@ -111,7 +107,7 @@ impl Client {
             let reason = format!("a cluster's name has at most {CLUSTER_NAME_BYTES_MAX} bytes");
             return Err(ClientError::Usage(reason));
         }
-        cluster.clone_into(&mut self.cluster);
+        self.finder.set_cluster(cluster);
         Ok(self)
     }
 
@@ -122,18 +118,18 @@ impl Client {
         self
     }
 
-    /// Sets how long one node may take to accept a connection, or to answer a read, before the next is asked.
-    /// The time for a read doubles from round to round, so that a busy cluster is not asked ever more.
+    /// Sets how long one node may take to accept a connection, or to answer, before the next is asked. The time
+    /// for an answer doubles from round to round, so that a busy cluster is not asked ever more.
     #[must_use]
     pub fn with_attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
-        self.attempt_timeout = attempt_timeout.min(TIMEOUT_MAX);
+        self.finder.set_attempt_timeout(attempt_timeout);
         self
     }
 
     /// The addresses that this client was made with.
     #[must_use]
     pub fn servers(&self) -> &[String] {
-        &self.servers
+        self.finder.servers()
     }
 
     /// The contents of a file.
@@ -142,7 +138,7 @@ impl Client {
     /// See [`ClientError`]; never [`ClientError::Unknown`].
     pub fn read(&mut self, name: &str) -> Result<FileContents, ClientError> {
         check_name(name)?;
-        self.request(&Operation::Read { name: name.to_owned() }, |outcome| match outcome {
+        self.ask(&Operation::Read { name: name.to_owned() }, |outcome| match outcome {
             Outcome::Read { version, expiry_seconds, contents } => {
                 Some(FileContents { version, expiry_seconds, contents })
             }
@@ -156,7 +152,7 @@ impl Client {
     /// See [`ClientError`]; never [`ClientError::Unknown`].
     pub fn stat(&mut self, name: &str) -> Result<FileInfo, ClientError> {
         check_name(name)?;
-        self.request(&Operation::Stat { name: name.to_owned() }, |outcome| match outcome {
+        self.ask(&Operation::Stat { name: name.to_owned() }, |outcome| match outcome {
             Outcome::Stat(info) => Some(info),
             _ => None,
         })
@@ -229,27 +225,49 @@ impl Client {
         check_name(after)?;
         let operation =
             Operation::List { prefix: prefix.to_owned(), after: after.to_owned(), limit: LIST_PAGE_FILES };
-        self.request(&operation, |outcome| match outcome {
+        self.ask(&operation, |outcome| match outcome {
             // A page that says "more" and holds nothing would be asked for again for ever.
             Outcome::Listed { files, more } => (!more || !files.is_empty()).then_some(Page { files, more }),
             _ => None,
         })
     }
 
+    /// Keeps the session alive, if one is open and the cluster still has it: for programs that make a change only
+    /// now and then. When it has succeeded, no change of this client is open any more: one of which the
+    /// outcome was unknown has been done by now, or never will be.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; never [`ClientError::Unknown`].
+    pub fn keep_alive(&mut self) -> Result<(), ClientError> {
+        self.ask_for_session(Instant::now() + self.timeout)
+    }
+
     /// Asks every server, all at once, what it knows of itself. The answers are in the order of the servers.
     #[must_use]
     pub fn status(&self) -> Vec<NodeReport> {
-        let deadline = Instant::now() + self.timeout.min(self.attempt_timeout);
+        let deadline = Instant::now() + self.timeout.min(self.finder.attempt_timeout());
+        let (servers, cluster) = (self.finder.servers(), self.finder.cluster());
         let statuses: Vec<_> = std::thread::scope(|scope| {
-            let asked: Vec<_> = self
-                .servers
+            let asked: Vec<_> = servers
                 .iter()
-                .map(|address| scope.spawn(|| ask_status(address, &self.cluster, deadline)))
+                .map(|address| scope.spawn(|| ask_status(address, cluster, deadline)))
                 .collect();
             asked.into_iter().map(|thread| thread.join().expect("asking a node does not panic")).collect()
         });
-        let reports = self.servers.iter().zip(statuses);
+        let reports = servers.iter().zip(statuses);
         reports.map(|(address, status)| NodeReport { address: address.clone(), status }).collect()
+    }
+
+    /// Asks for what changes nothing.
+    fn ask<T>(
+        &mut self,
+        operation: &Operation,
+        accept: impl Fn(Outcome) -> Option<T>,
+    ) -> Result<T, ClientError> {
+        let deadline = Instant::now() + self.timeout;
+        self.finder
+            .ask(operation, deadline, accept)
+            .map_err(|not_done| not_done.into_nothing_done(self.timeout))
     }
 
     fn change(
@@ -263,195 +281,93 @@ impl Client {
             return Err(ClientError::Refused(Refusal::TooLarge { max_bytes: CONTENTS_BYTES_MAX as u64 }));
         }
         let command = Command { operation, name: name.to_owned(), contents }.encode();
-        self.request(&Operation::Change { command }, |outcome| match outcome {
-            Outcome::Changed { version } => Some(version),
-            _ => None,
-        })
-    }
-
-    /// Tries `operation` until it is decided, or the time is over. `accept` takes the value out of the outcome
-    /// that belongs to the operation.
-    fn request<T>(
-        &mut self,
-        operation: &Operation,
-        accept: impl Fn(Outcome) -> Option<T>,
-    ) -> Result<T, ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let mut pause = PAUSE_FIRST;
-        let mut attempt_timeout = self.attempt_timeout;
-        let mut attempts = Attempts::default();
         loop {
-            let mut round = Round::new(self.order());
-            while let Some(address) = round.next_address() {
-                let step = self.attempt(&address, operation, &accept, deadline, attempt_timeout);
-                match step {
-                    Step::Done(value) => return Ok(value),
-                    Step::Final(error) => return Err(error),
-                    Step::NotDone(why) => {
-                        round.note(&why);
-                        attempts.note(address, why);
-                    }
+            let mut session = self.take_session(deadline)?;
+            let change = session.next_change(command.clone());
+            let sent = Instant::now();
+            let not_done = match self.finder.ask(&change, deadline, changed_version) {
+                Ok(version) => {
+                    session.renew(sent);
+                    self.session = Some(session);
+                    return Ok(version);
                 }
-                if remaining(deadline).is_zero() {
-                    return Err(self.unavailable(attempts));
-                }
+                Err(not_done) => not_done,
+            };
+            let gone = not_done.reason == Reason::Refused(Refusal::SessionGone);
+            if !gone {
+                self.session = Some(session);
+            } else if !not_done.was_left_unanswered() {
+                // The first attempt came too late for the session: nothing happened, and a session that is gone
+                // never comes back.
+                continue;
             }
-            if round.only_wrong_servers {
-                return Err(ClientError::WrongServers { attempts: attempts.last });
-            }
-            let rest = remaining(deadline);
-            if rest <= pause {
-                return Err(self.unavailable(attempts));
-            }
-            // Somewhere in the second half of the pause, so that clients who lost the same leader at the same
-            // moment do not come back at the same moment.
-            std::thread::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64()));
-            pause = (pause * 2).min(PAUSE_MAX);
-            attempt_timeout = (attempt_timeout * 2).min(TIMEOUT_MAX);
+            return Err(judge(not_done, self.timeout));
         }
     }
 
-    /// One attempt at one node.
-    fn attempt<T>(
-        &mut self,
-        address: &str,
-        operation: &Operation,
-        accept: impl Fn(Outcome) -> Option<T>,
-        deadline: Instant,
-        attempt_timeout: Duration,
-    ) -> Step<T> {
-        let attempt_deadline = deadline.min(Instant::now() + attempt_timeout);
-        let mut connection = match self.connection.take() {
-            Some(connection) if connection.address() == address && !connection.is_stale() => connection,
-            _ => match Connection::open(address, &self.cluster, attempt_deadline) {
-                Ok(connection) => connection,
-                Err(why) => return Step::NotDone(why),
-            },
-        };
-        // Here is the place of the session: with one, a change may be repeated after it was sent, as a read
-        // may, because the store keeps its first reply.
-        let repeatable = !matches!(operation, Operation::Change { .. });
-        let reply_deadline = if repeatable { attempt_deadline } else { deadline };
-        let id = connection.submit(operation.clone(), reply_deadline);
-        if let Err(why) = connection.flush(reply_deadline) {
-            return Step::NotDone(why);
+    /// The session for a change; it is put back when the change has not found it gone.
+    fn take_session(&mut self, deadline: Instant) -> Result<Session, ClientError> {
+        if self.session.as_ref().is_some_and(Session::is_doubtful) {
+            self.ask_for_session(deadline)?;
         }
-        let lost = |why| match repeatable {
-            true => Step::NotDone(why),
-            false => Step::Final(ClientError::Unknown { address: address.to_owned(), why }),
-        };
-        let outcome = match connection.receive(reply_deadline) {
-            Ok(ClientReply { id: answered, outcome }) if answered == id => outcome,
-            Ok(_) => return lost(AttemptError::StrayReply),
-            Err(why) => return lost(why),
-        };
-        match outcome {
-            Outcome::Refused(Refusal::Unknown) => lost(AttemptError::Refused(Refusal::Unknown)),
-            Outcome::Refused(refusal @ (Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy)) => {
-                Step::NotDone(AttemptError::Refused(refusal))
-            }
-            Outcome::Refused(refusal) => {
-                self.keep(connection);
-                Step::Final(ClientError::Refused(refusal))
-            }
-            outcome => match accept(outcome) {
-                Some(value) => {
-                    self.keep(connection);
-                    Step::Done(value)
-                }
-                None => lost(AttemptError::StrayReply),
-            },
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => self.open_session(deadline),
         }
     }
 
-    /// Keeps the connection to the node that answered, and starts the next search there.
-    fn keep(&mut self, connection: Connection) {
-        if let Some(n) = self.servers.iter().position(|server| server == connection.address()) {
-            self.first_server = n;
+    /// Each attempt may open one: those that are never heard of end when their time is over.
+    fn open_session(&mut self, deadline: Instant) -> Result<Session, ClientError> {
+        let sent = Instant::now();
+        let opened = self.finder.ask(&Operation::OpenSession, deadline, |outcome| match outcome {
+            Outcome::SessionOpened { session, idle_ms } => Some(Session::new(session, idle_ms, sent)),
+            _ => None,
+        });
+        opened.map_err(|not_done| not_done.into_nothing_done(self.timeout))
+    }
+
+    /// Gives a sign of life to the session, if there is one, and forgets it if it is gone.
+    fn ask_for_session(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let sent = Instant::now();
+        let kept = |outcome| matches!(outcome, Outcome::SessionDone).then_some(());
+        match self.finder.ask(&session.keep_alive(), deadline, kept) {
+            Ok(()) => session.renew(sent),
+            Err(NotDone { reason: Reason::Refused(Refusal::SessionGone), .. }) => self.session = None,
+            Err(not_done) => return Err(not_done.into_nothing_done(self.timeout)),
         }
-        self.connection = Some(connection);
-    }
-
-    /// In which order the servers are asked: first where the connection leads, then around the list.
-    fn order(&self) -> VecDeque<String> {
-        let connected = self.connection.iter().map(|connection| connection.address().to_owned());
-        let (before, from) = self.servers.split_at(self.first_server);
-        connected.chain(from.iter().chain(before).cloned()).collect()
-    }
-
-    fn unavailable(&self, attempts: Attempts) -> ClientError {
-        ClientError::Unavailable { time_limit: self.timeout, attempts: attempts.last }
+        Ok(())
     }
 }
 
-/// What one attempt came to.
-enum Step<T> {
-    /// It was done.
-    Done(T),
-    /// The request is decided otherwise, or must not be repeated.
-    Final(ClientError),
-    /// Nothing was done, or it may be repeated: here after a pause, or at once where a redirect leads.
-    NotDone(AttemptError),
-}
-
-/// One round over the servers: each address is asked once, redirects first.
-struct Round {
-    left: VecDeque<String>,
-    tried: Vec<String>,
-    hops: u32,
-    /// The latest term that a hint named: an earlier one is out of date.
-    term: Term,
-    only_wrong_servers: bool,
-}
-
-impl Round {
-    fn new(left: VecDeque<String>) -> Self {
-        Self { left, tried: Vec::new(), hops: 0, term: Term(0), only_wrong_servers: true }
-    }
-
-    fn next_address(&mut self) -> Option<String> {
-        while let Some(address) = self.left.pop_front() {
-            if !self.tried.contains(&address) {
-                self.tried.push(address.clone());
-                return Some(address);
-            }
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.finder.send_last(session.close());
         }
-        None
-    }
-
-    /// Draws the conclusions from a failed attempt: a redirect is followed next.
-    fn note(&mut self, why: &AttemptError) {
-        self.only_wrong_servers &= why.is_wrong_server();
-        if let AttemptError::Refused(Refusal::NotLeader { address, term, .. }) = why {
-            self.follow(address, *term);
-        }
-    }
-
-    fn follow(&mut self, leader: &str, term: Term) {
-        if term < self.term || self.hops == HOPS_MAX {
-            return;
-        }
-        self.hops += 1;
-        if term > self.term {
-            self.term = term;
-            // It may have refused before it was elected in this later term.
-            self.tried.retain(|address| address != leader);
-        }
-        self.left.push_front(leader.to_owned());
     }
 }
 
-/// The last failure at each address, for the message at the end.
-#[derive(Default)]
-struct Attempts {
-    last: Vec<(String, AttemptError)>,
+fn changed_version(outcome: Outcome) -> Option<Version> {
+    match outcome {
+        Outcome::Changed { version } => Some(version),
+        _ => None,
+    }
 }
 
-impl Attempts {
-    fn note(&mut self, address: String, why: AttemptError) {
-        self.last.retain(|(known, _)| *known != address);
-        self.last.push((address, why));
-    }
+/// What became of a change that has not been answered as done.
+fn judge(not_done: NotDone, time_limit: Duration) -> ClientError {
+    let decided = match &not_done.reason {
+        // The store says so, and its first answer is the answer to all attempts.
+        Reason::Refused(Refusal::NotFound | Refusal::VersionMismatch { .. } | Refusal::Conflict { .. }) => {
+            true
+        }
+        // One node, or none, says so of one attempt: that decides nothing for another that may be on its way into
+        // the log.
+        Reason::Refused(_) | Reason::TimeIsOver | Reason::WrongServers => !not_done.was_left_unanswered(),
+    };
+    if decided { not_done.into_nothing_done(time_limit) } else { not_done.into_unknown() }
 }
 
 fn ask_status(address: &str, cluster: &str, deadline: Instant) -> Result<NodeStatus, AttemptError> {

@@ -19,6 +19,8 @@ const _: () = assert!(REPLY_BYTES_MAX as usize > PAYLOAD_BYTES_MAX);
 const PIECES_PER_WRITE_MAX: usize = 64;
 /// A socket's time limit must not be zero, which would mean "none".
 const SOCKET_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// How long a node may try a request whose answer nobody waits for.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection on which a node has welcomed this client.
 ///
@@ -117,12 +119,21 @@ impl Connection {
     /// The last of the submitted requests has not left in full, so no node will ever act on it. Those before
     /// it may have.
     pub fn flush(&mut self, deadline: Instant) -> Result<(), AttemptError> {
+        self.flush_while_it_moves(deadline, Duration::MAX)
+    }
+
+    /// As [`flush`](Self::flush), and gives up also if no byte left for as long as `stall`.
+    pub(crate) fn flush_while_it_moves(
+        &mut self,
+        deadline: Instant,
+        stall: Duration,
+    ) -> Result<(), AttemptError> {
         let unsent = std::mem::take(&mut self.unsent);
         for pieces in unsent.chunks(PIECES_PER_WRITE_MAX) {
             let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             let mut rest = &mut slices[..];
             while !rest.is_empty() {
-                let timeout = socket_timeout(deadline)?;
+                let timeout = socket_timeout(deadline)?.min(stall.max(SOCKET_TIMEOUT_MIN));
                 self.stream.set_write_timeout(Some(timeout)).map_err(AttemptError::Lost)?;
                 match self.stream.write_vectored(rest) {
                     Ok(0) => return Err(AttemptError::Closed),
@@ -133,6 +144,17 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Sends a request as far as that is possible without waiting, and closes the connection, on which nothing
+    /// is in flight: for requests that are a courtesy.
+    pub(crate) fn send_last(mut self, operation: Operation) {
+        self.submit(operation, Instant::now() + LAST_REQUEST_TIMEOUT);
+        if self.stream.set_nonblocking(true).is_ok() {
+            let slices: Vec<IoSlice<'_>> = self.unsent.iter().map(|piece| IoSlice::new(piece)).collect();
+            // Nobody waits for it to be done, so nobody is there to be told that it was not.
+            let _ = self.stream.write_vectored(&slices);
+        }
     }
 
     /// Waits for the next reply, to whichever request it belongs.

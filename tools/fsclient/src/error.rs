@@ -8,28 +8,31 @@ use fsd_wire::client::Refusal;
 use fsd_wire::hello::HelloStatus;
 use fsd_wire::{DecodeError, FrameError};
 
-/// Why a request did not succeed. Each variant says whether anything may have happened.
+/// Why a request did not succeed.
+///
+/// Exactly one of them, [`Unknown`](Self::Unknown), leaves open whether something happened. All the others say that
+/// nothing was done, and that nothing will be.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The cluster refused the request for a reason that lies in the request. Nothing happened. The refusals
-    /// that only mean "ask again, or elsewhere" never get here: the client deals with them.
+    /// The cluster refused the request for a reason that lies in the request. The refusals that only mean "ask
+    /// again, or elsewhere" never get here: the client deals with them.
     Refused(Refusal),
-    /// No leader took the request inside the time limit. Nothing happened.
+    /// No node took the request inside the time limit.
     Unavailable {
         /// How long it was tried.
         time_limit: Duration,
         /// The last failure at each node that was tried: its address, and why.
         attempts: Vec<(String, AttemptError)>,
     },
-    /// The request was sent and its outcome did not come back: it may have happened, or may happen yet.
+    /// The change was sent, and nobody said inside the time limit what became of it: it may have been done, or may
+    /// be done yet, but not more than once. [`Client`](crate::Client) says how to settle it.
     Unknown {
-        /// The node that it was sent to.
+        /// The node that it was sent to last.
         address: String,
         /// What became of the reply.
         why: AttemptError,
     },
-    /// Every node that was asked says that this client does not belong to it. Nothing happened, and trying
-    /// again would not help.
+    /// Every node that was asked says that this client does not belong to it. Trying again would not help.
     WrongServers {
         /// What each node said.
         attempts: Vec<(String, AttemptError)>,
@@ -77,6 +80,7 @@ fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
         Refusal::NoLeader => write!(f, "no leader"),
         Refusal::Busy => write!(f, "busy"),
         Refusal::Unknown => write!(f, "outcome unknown"),
+        Refusal::SessionGone => write!(f, "the session is gone"),
     }
 }
 

@@ -7,10 +7,14 @@ use fsd::mapping::{Disk, MappedFile};
 use fsd::storage::hard_state::{HARD_STATE_NAME, Slot, StoredState};
 use fsd::storage::inspect::{InspectedRecord, InspectedSegment, Inspection, inspect_hard_state};
 use fsd::storage::{StorageError, TornTail, segment};
-use fsd_wire::{Command, Entry, EntryKind, Genesis, Operation, Register};
+use fsd_wire::{Command, DecodeError, Entry, EntryKind, Genesis, Operation, Register, SessionCommand};
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
+
+/// Details that are numbers in JSON as well; the others are text, because not every reader of JSON can hold them.
+const NUMBERS: [&str; 8] =
+    ["acknowledged", "expected", "expiry_seconds", "idle_ms", "node", "sequence", "session", "sessions_max"];
 
 /// How to show it.
 pub(crate) struct Show {
@@ -149,7 +153,7 @@ impl Show {
             object["operation"] = described.operation.into();
         }
         for (key, value) in described.details {
-            let is_number = matches!(key, "expected" | "expiry_seconds" | "node");
+            let is_number = NUMBERS.contains(&key);
             let number = is_number.then(|| value.parse::<u64>().ok()).flatten();
             object[key] = number.map_or(Value::String(value), Value::from);
         }
@@ -299,6 +303,7 @@ fn kind_name(kind: EntryKind) -> &'static str {
         EntryKind::Register => "register",
         EntryKind::Tick => "tick",
         EntryKind::Command => "command",
+        EntryKind::Session => "session",
     }
 }
 
@@ -323,6 +328,7 @@ impl Described {
         let described = match entry.kind {
             EntryKind::Noop | EntryKind::Tick => Ok(Self::empty("-")),
             EntryKind::Command => Command::decode(&entry.payload).map(Self::of_command),
+            EntryKind::Session => SessionCommand::decode(&entry.payload).and_then(Self::of_session),
             EntryKind::Genesis => Genesis::decode(&entry.payload).map(|genesis| {
                 let members = genesis.incarnations.iter();
                 let members: Vec<_> =
@@ -348,6 +354,30 @@ impl Described {
 
     fn empty(operation: &'static str) -> Self {
         Self { operation, name: None, details: Vec::new(), contents: None }
+    }
+
+    /// A session's operation; for a change the command's, with the session's numbers behind it.
+    fn of_session(command: SessionCommand) -> Result<Self, DecodeError> {
+        Ok(match command {
+            SessionCommand::Open { idle_ms, sessions_max } => {
+                Self::empty("open").with("idle_ms", idle_ms).with("sessions_max", sessions_max)
+            }
+            SessionCommand::KeepAlive { session, acknowledged } => {
+                Self::empty("keep-alive").with("session", session).with("acknowledged", acknowledged)
+            }
+            SessionCommand::Close { session } => Self::empty("close").with("session", session),
+            SessionCommand::Change { session, sequence, acknowledged, command } => {
+                Self::of_command(Command::decode(&command)?)
+                    .with("session", session)
+                    .with("sequence", sequence)
+                    .with("acknowledged", acknowledged)
+            }
+        })
+    }
+
+    fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.details.push((key, value.to_string()));
+        self
     }
 
     fn of_command(command: Command) -> Self {

@@ -118,6 +118,31 @@ fn a_line_per_entry() {
 }
 
 #[test]
+fn sessions_are_shown_with_their_numbers_and_what_they_change() {
+    let directory = golden().with_file_name("log-v1-sessions");
+    let path = directory.to_str().unwrap();
+    let expected = [
+        "1 4096 1 1 genesis 32 - - cluster_id=0000000000000000000000000000abcd incarnations=3:0000000000000033",
+        "1 4192 2 1 session 13 open - idle_ms=60000 sessions_max=65536",
+        "1 4272 3 1 session 17 keep-alive - session=2 acknowledged=1",
+        "1 4360 4 1 session 64 write dir/file session=2 sequence=2 acknowledged=1",
+        "1 4488 5 1 session 9 close - session=2",
+    ];
+    assert_eq!(lines(&[path]), expected);
+    let found = json_lines(&["--json", "--contents", path]);
+    let change = &found[3];
+    assert_eq!((&change["kind"], &change["operation"]), (&"session".into(), &"write".into()));
+    assert_eq!((&change["name"], &change["contents"]), (&"dir/file".into(), &"of a session".into()));
+    assert_eq!(
+        (&change["session"], &change["sequence"], &change["acknowledged"]),
+        (&2.into(), &2.into(), &1.into())
+    );
+    assert_eq!((&found[1]["operation"], &found[1]["idle_ms"]), (&"open".into(), &60_000.into()));
+    assert_eq!((&found[4]["operation"], &found[4]["name"]), (&"close".into(), &Value::Null));
+    assert!(lines(&["--stat", path])[0].contains(" entries=5 "));
+}
+
+#[test]
 fn json_has_the_same_fields() {
     let found = json_lines(&["--json", golden().to_str().unwrap()]);
     assert_eq!(found.len(), 9);

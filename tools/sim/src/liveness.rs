@@ -73,10 +73,7 @@ impl Simulation {
                     let silently = self.random.bool();
                     self.end(place, silently);
                 } else {
-                    for other in (0..self.plan.nodes).filter(|other| *other != place) {
-                        self.fabric.cut(place, other, true);
-                        self.fabric.cut(other, place, true);
-                    }
+                    self.isolate(place, true);
                 }
             }
         }

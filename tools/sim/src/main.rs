@@ -19,6 +19,7 @@ struct Settings {
     count: u64,
     steps: u64,
     threads: usize,
+    minutes: u64,
     only: Vec<String>,
     without: Vec<String>,
 }
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     options.optopt("n", "count", "how many seeds (100)", "COUNT");
     options.optopt("s", "steps", "steps of each run (50000)", "STEPS");
     options.optopt("j", "threads", "runs at a time (as many as there are cores)", "THREADS");
+    options.optopt("", "minutes", "no run is begun after this time (no bound)", "MINUTES");
     options.optmulti("", "only", "only this mutant", "NAME");
     options.optmulti("", "without", "without this kind of fault", "FAULT");
     options.optflag("h", "help", "this text");
@@ -48,13 +50,17 @@ fn main() -> ExitCode {
     };
     let number = |name: &str, default: u64| matches.opt_get_default(name, default);
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let (Ok(first), Ok(count), Ok(steps), Ok(threads)) =
-        (number("f", 1), number("n", 100), number("s", 50_000), number("j", cores))
-    else {
+    let (Ok(first), Ok(count), Ok(steps), Ok(threads), Ok(minutes)) = (
+        number("f", 1),
+        number("n", 100),
+        number("s", 50_000),
+        number("j", cores),
+        number("minutes", u64::MAX / 60),
+    ) else {
         return fail("an option wants a number".to_owned());
     };
     let (only, without) = (matches.opt_strs("only"), matches.opt_strs("without"));
-    let settings = Settings { first, count, steps, threads: threads as usize, only, without };
+    let settings = Settings { first, count, steps, threads: threads as usize, minutes, only, without };
     keep_panics_quiet();
     let seed = matches.free.get(1).map(|seed| seed.parse::<u64>());
     match (matches.free.first().map(String::as_str), seed) {
@@ -91,7 +97,7 @@ fn run_seeds(settings: &Settings) -> ExitCode {
     let began = Instant::now();
     let summary = run_all(&plans, settings.threads, |report| {
         print_failure(report);
-        true
+        began.elapsed().as_secs() < 60 * settings.minutes
     });
     let took_s = began.elapsed().as_secs_f64();
     println!("{}", summary.coverage);

@@ -17,6 +17,8 @@ use crate::simulation::{Checked, Simulation};
 #[derive(Debug)]
 enum Lasting {
     Cut(Vec<(usize, usize)>),
+    /// A leader is cut off; when it is heard again, the next one is, so many times more.
+    Isolated(usize, u32),
     ClientCut(usize),
     SlowLink(usize, usize),
     Drift(usize),
@@ -165,12 +167,24 @@ impl Simulation {
 
     /// Lets a fault last for a while.
     fn last(&mut self, fault: Lasting) {
+        let lasts_us = *self.random.choice(&[50_000, 500_000, 5_000_000]).expect("a choice");
+        self.last_for(fault, lasts_us);
+    }
+
+    fn last_for(&mut self, fault: Lasting, lasts_us_max: u64) {
         self.nemesis.made += 1;
         let number = self.nemesis.made;
         self.nemesis.lasting.insert(number, fault);
-        let lasts_us = *self.random.choice(&[50_000, 500_000, 5_000_000]).expect("a choice");
-        let at_us = self.now_us + self.random.u64(1..lasts_us);
+        let at_us = self.now_us + self.random.u64(1..lasts_us_max);
         self.schedule.at(at_us, Happening::Heal { number });
+    }
+
+    /// Cuts a node off from all others, or lets it be heard again.
+    pub(crate) fn isolate(&mut self, place: usize, is_cut: bool) {
+        for other in (0..self.plan.nodes).filter(|other| *other != place) {
+            self.fabric.cut(place, other, is_cut);
+            self.fabric.cut(other, place, is_cut);
+        }
     }
 
     /// A fault ends.
@@ -179,6 +193,13 @@ impl Simulation {
         match fault {
             Lasting::Cut(links) => {
                 links.into_iter().for_each(|(from, to)| self.fabric.cut(from, to, false));
+            }
+            Lasting::Isolated(place, more) => {
+                self.isolate(place, false);
+                if let Some(leader) = self.leader().filter(|_| more > 0 && self.is_troubled) {
+                    self.isolate(leader, true);
+                    self.last_for(Lasting::Isolated(leader, more - 1), self.plan.election_timeout_ms * 4000);
+                }
             }
             Lasting::ClientCut(place) => self.fabric.cut_clients(place, false),
             Lasting::SlowLink(from, to) => self.fabric.set_us_per_kib(from, to, 0),
@@ -232,6 +253,12 @@ impl Simulation {
         let mut side: Vec<bool> = (0..self.plan.nodes).map(|_| self.random.bool()).collect();
         if let Some(leader) = self.leader().filter(|_| self.random.bool()) {
             // Clients still reach the leader of before.
+            if self.random.bool() {
+                self.isolate(leader, true);
+                let more = self.random.u32(..6);
+                self.last_for(Lasting::Isolated(leader, more), self.plan.election_timeout_ms * 4000);
+                return;
+            }
             side = (0..self.plan.nodes).map(|place| place == leader).collect();
             if self.random.bool() && self.plan.faults.contains(FaultKind::Drift) {
                 // It is the last to know.

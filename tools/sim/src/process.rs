@@ -202,6 +202,7 @@ pub(crate) fn node_config(plan: &Plan, place: usize, random: &mut fastrand::Rng)
         peer: address(7001 + place),
         client: address(7101 + place),
         text: None,
+        http: None,
     };
     NodeConfig {
         cluster: CLUSTER.into(),

@@ -1,7 +1,7 @@
 //! What a node says in one turn, on its way to the streams: everything that promises durability is held against the
 //! disk as it is at that very moment.
 
-use fsd::net::ConnectionId;
+use fsd::net::{ConnectionId, HttpReply};
 use fsd::server::Network;
 use fsd::simulated_disk::{SimulatedDisk, Unflushed};
 use fsd::storage;
@@ -130,6 +130,9 @@ impl Network for Wire<'_> {
             self.sockets.say(self.moment.fabric, key, reply);
         }
     }
+
+    // Nobody asks a simulated node for pages.
+    fn reply_page(&mut self, _connection: ConnectionId, _reply: &HttpReply) {}
 
     fn answer_peer(
         &mut self,

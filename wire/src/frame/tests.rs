@@ -140,3 +140,29 @@ fn the_frame_crc_ties_the_body_to_its_header() {
     decoder.feed(&mixed);
     assert_eq!(decoder.next_frame(), Err(FrameError::BodyCrc));
 }
+
+#[test]
+fn a_frame_that_is_given_up_gives_its_memory_back_and_hides_nothing_behind_it() {
+    let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let given_up = seal(3, vec![body.into()]).concat();
+    let behind = frame(4, 60);
+    let bytes = [&given_up[..], &behind[..]].concat();
+    for begun in [HEADER_BYTES + 8, HEADER_BYTES + 9, 50_000, given_up.len() - 1] {
+        let mut decoder = FrameDecoder::new(BODY_BYTES_MAX);
+        decoder.feed(&bytes[..HEADER_BYTES + 7]);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert_eq!(decoder.skip_frame::<8>(), None, "its first bytes are not there yet");
+        decoder.feed(&bytes[HEADER_BYTES + 7..begun]);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert_eq!(decoder.skip_frame(), Some([0, 1, 2, 3, 4, 5, 6, 7]));
+        assert_eq!(decoder.allocated_bytes(), 0);
+        assert_eq!(decoder.skip_frame::<8>(), None, "it is given up once");
+        for chunk in bytes[begun..].chunks(30_000) {
+            assert!(decoder.is_amid_frame());
+            assert_eq!(decoder.next_frame(), Ok(None));
+            decoder.feed(chunk);
+        }
+        assert_eq!(take(&mut decoder), Frame { kind: 4, body: vec![7; 60].into() });
+        assert!(!decoder.is_amid_frame());
+    }
+}

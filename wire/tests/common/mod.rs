@@ -53,8 +53,8 @@ impl AnyMessage {
         Ok(match frame.kind {
             1 => Self::Hello(Hello::decode(frame)?),
             2 => Self::HelloReply(HelloReply::decode(frame)?),
-            32..=36 => Self::Request(ClientRequest::decode(frame)?),
-            48..=53 => Self::Reply(ClientReply::decode(frame)?),
+            32..=40 => Self::Request(ClientRequest::decode(frame)?),
+            48..=55 => Self::Reply(ClientReply::decode(frame)?),
             _ => Self::Peer(PeerMessage::decode(frame)?),
         })
     }
@@ -67,6 +67,7 @@ pub enum Stored {
     Command(Command),
     Genesis(Genesis),
     Register(Register),
+    Session(SessionCommand),
 }
 
 impl Stored {
@@ -80,6 +81,7 @@ impl Stored {
             Self::Command(command) => command.encode().to_bytes().to_vec(),
             Self::Genesis(genesis) => genesis.encode().to_bytes().to_vec(),
             Self::Register(register) => register.encode().to_bytes().to_vec(),
+            Self::Session(command) => command.encode().to_bytes().to_vec(),
         }
     }
 
@@ -96,6 +98,7 @@ impl Stored {
             Self::Command(_) => Self::Command(Command::decode(&bytes.into())?),
             Self::Genesis(_) => Self::Genesis(Genesis::decode(&bytes.into())?),
             Self::Register(_) => Self::Register(Register::decode(&bytes.into())?),
+            Self::Session(_) => Self::Session(SessionCommand::decode(&bytes.into())?),
         })
     }
 }
@@ -158,12 +161,26 @@ fn register() -> Register {
     Register { node: NodeId(2), incarnation: Incarnation(0x2222_2222_0000_0001) }
 }
 
+/// One of each.
+pub fn session_commands() -> [(&'static str, SessionCommand); 4] {
+    let (session, acknowledged) = (SessionId(0x0102_0304), Sequence(40));
+    let command = command("etc/motd", b"hello\r\n").encode();
+    [
+        ("session-open", SessionCommand::Open { idle_ms: 60_000, sessions_max: 65_536 }),
+        ("session-keep-alive", SessionCommand::KeepAlive { session, acknowledged }),
+        ("session-close", SessionCommand::Close { session }),
+        ("session-change", SessionCommand::Change { session, sequence: Sequence(42), acknowledged, command }),
+    ]
+}
+
 /// A sample of everything that is stored, by the name of its golden file.
 pub fn stored() -> Vec<(&'static str, Stored)> {
     let with = |operation, contents| Command { operation, ..command("locks/db", contents) };
     let cas = Operation::Cas { expected: Version(41), expiry_seconds: 30 };
     let payload_of = |register: Register| register.encode();
-    vec![
+    let sessions = session_commands().map(|(name, command)| (name, Stored::Session(command)));
+    let [(_, open), ..] = session_commands();
+    let mut all = vec![
         ("command-write", Stored::Command(command("etc/motd", b"hello\r\n"))),
         ("command-write-empty", Stored::Command(command("a", b""))),
         ("command-cas", Stored::Command(with(cas, b"owner=3"))),
@@ -176,7 +193,10 @@ pub fn stored() -> Vec<(&'static str, Stored)> {
         ("entry-register", Stored::Entry(entry(8, EntryKind::Register, payload_of(register())))),
         ("entry-tick", Stored::Entry(entry(9, EntryKind::Tick, Payload::default()))),
         ("entry-command", Stored::Entry(entry(10, EntryKind::Command, command("n", b"c").encode()))),
-    ]
+        ("entry-session", Stored::Entry(entry(11, EntryKind::Session, open.encode()))),
+    ];
+    all.extend(sessions);
+    all
 }
 
 /// A sample of every message kind and variant, by the name of its golden file.
@@ -249,6 +269,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
         prev_log: last_log,
         leader_commit: LogIndex(6),
         round: 77,
+        cluster_time: ClusterTimeMs(0x0a0b_0c0d),
         entries,
     };
     let appended = |result| {
@@ -321,6 +342,18 @@ fn requests() -> Vec<(String, AnyMessage)> {
         ("change", Request::Change { command: command("etc/motd", b"hello\r\n").encode() }),
         ("list", list),
         ("status", Request::Status),
+        ("open-session", Request::OpenSession),
+        (
+            "session-change",
+            Request::SessionChange {
+                session: SessionId(0x0102_0304),
+                sequence: Sequence(42),
+                acknowledged: Sequence(40),
+                command: command("etc/motd", b"hello\r\n").encode(),
+            },
+        ),
+        ("keep-alive", Request::KeepAlive { session: SessionId(0x0102_0304), acknowledged: Sequence(40) }),
+        ("close-session", Request::CloseSession { session: SessionId(0x0102_0304) }),
     ]
     .map(|(name, operation)| {
         let request = ClientRequest { id: RequestId(0x0102_0304_0506_0708), timeout_ms: 10_000, operation };
@@ -361,6 +394,8 @@ fn replies() -> Vec<(String, AnyMessage)> {
         ("change", Outcome::Changed { version: Version(44) }),
         ("list", Outcome::Listed { files: vec![file("etc/motd"), file("etc/passwd")], more: true }),
         ("list-empty", Outcome::Listed { files: Vec::new(), more: false }),
+        ("session-opened", Outcome::SessionOpened { session: SessionId(0x0102_0304), idle_ms: 60_000 }),
+        ("session-done", Outcome::SessionDone),
         ("status-leader", Outcome::Status(status.clone())),
         ("status-follower", of_role(NodeRole::Follower, Some(NodeId(1)))),
         ("status-pre-candidate", of_role(NodeRole::PreCandidate, None)),
@@ -370,7 +405,7 @@ fn replies() -> Vec<(String, AnyMessage)> {
     .into()
 }
 
-pub fn refusal_variants() -> [(&'static str, Refusal); 10] {
+pub fn refusal_variants() -> [(&'static str, Refusal); 11] {
     let redirect = Refusal::NotLeader { leader: NodeId(1), address: "127.0.0.1:7101".into(), term: Term(5) };
     [
         ("not-found", Refusal::NotFound),
@@ -383,6 +418,7 @@ pub fn refusal_variants() -> [(&'static str, Refusal); 10] {
         ("no-leader", Refusal::NoLeader),
         ("busy", Refusal::Busy),
         ("unknown", Refusal::Unknown),
+        ("session-gone", Refusal::SessionGone),
     ]
 }
 

@@ -262,7 +262,7 @@ impl Cluster {
                     let register = Register::decode(&entry.payload).unwrap();
                     registered.extend((register.node == id).then_some(register.incarnation));
                 }
-                EntryKind::Noop | EntryKind::Tick | EntryKind::Command => {}
+                EntryKind::Noop | EntryKind::Tick | EntryKind::Command | EntryKind::Session => {}
             }
         }
         let own = node.state.incarnation;

@@ -1,7 +1,7 @@
 //! How scripts and schedules drive a cluster: time, elections, links, and recovery in the end.
 
 use fsd_wire::peer::AppendEntries;
-use fsd_wire::{EntryId, NodeId, Term};
+use fsd_wire::{ClusterTimeMs, EntryId, NodeId, Term};
 
 use super::{Cluster, ELECTION_MS, HEARTBEAT_MS};
 use crate::raft::{Input, Timer};
@@ -95,7 +95,8 @@ impl Cluster {
     pub(in super::super) fn heartbeat_with_log(&self, leader_id: NodeId) -> AppendEntries {
         let entries = self.nodes[&leader_id].log.entries.clone();
         let (prev_log, leader_commit) = (EntryId::default(), self.nodes[&leader_id].log.last_index());
-        AppendEntries { term: Term(99), leader_id, prev_log, leader_commit, round: 1, entries }
+        let cluster_time = ClusterTimeMs(0);
+        AppendEntries { term: Term(99), leader_id, prev_log, leader_commit, round: 1, cluster_time, entries }
     }
 
     pub(in super::super) fn cut_both(&mut self, a: u32, b: u32) {

@@ -15,7 +15,9 @@ pub(crate) const USAGE: &str = "\
 fsclient [-s HOST:PORT[,HOST:PORT...] | -c CONF] [-t SECONDS] COMMAND ...";
 
 const HELP: &str = "\
-Reads and writes the files of an fsd cluster. It finds the leader itself.
+Reads and writes the files of an fsd cluster. It finds the leader itself, and repeats a
+request through failovers until it is answered or the time limit is over; a change is
+made at most once, however often it is sent.
 
 Commands:
     read NAME [-o FILE]                          print the contents

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fsclient::{NodeId, Operation, Outcome, Refusal, RequestId, Term};
+use fsclient::{
+    AttemptError, Client, ClientError, NodeId, Operation, Outcome, Refusal, RequestId, SessionId, Term,
+};
 use fsd_wire::client::{ClientReply, ClientRequest};
 use fsd_wire::hello::{Hello, HelloReply, HelloStatus, Identity};
 use fsd_wire::{FrameDecoder, Message};
@@ -65,6 +67,7 @@ impl FakeNode {
     }
 
     /// A node that welcomes everyone and answers each request with what `answer` says; `None` answers nothing.
+    /// Sessions are opened and closed without asking.
     pub(crate) fn answering(
         answer: impl Fn(usize, &Operation) -> Option<Outcome> + Send + Sync + 'static,
     ) -> Self {
@@ -107,6 +110,23 @@ pub(crate) fn not_leader(address: &str, term: u64) -> Outcome {
     Outcome::Refused(Refusal::NotLeader { leader: NodeId(2), address: address.to_owned(), term: Term(term) })
 }
 
+/// A session that does not end during a test.
+pub(crate) fn session_opened(session: u64) -> Outcome {
+    Outcome::SessionOpened { session: SessionId(session), idle_ms: 3_600_000 }
+}
+
+/// The error of a change that no node takes. A machine may be so slow that the last attempt is not answered before
+/// the time is over, which leaves the outcome unknown; then the change is tried again.
+pub(crate) fn error_of_untaken_write(client: &mut Client) -> ClientError {
+    for _ in 0..20 {
+        match client.write("a", "x", 0).unwrap_err() {
+            ClientError::Unknown { why: AttemptError::TimedOut, .. } => {}
+            error => return error,
+        }
+    }
+    panic!("every time an attempt was not answered");
+}
+
 /// An address at which nobody listens: bound once, and closed again.
 pub(crate) fn dead_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
@@ -132,11 +152,25 @@ impl Caller {
         hello
     }
 
-    /// The next request, or `None` when the caller is gone.
+    /// The next request that does not open or close a session, which is done at once; `None` when the caller is
+    /// gone.
     pub(crate) fn request(&mut self) -> Option<ClientRequest> {
-        let request = ClientRequest::decode(&self.frame()?).unwrap();
-        self.requests.fetch_add(1, Ordering::SeqCst);
-        Some(request)
+        loop {
+            let request = self.any_request()?;
+            match request.operation {
+                Operation::OpenSession => self.reply(request.id, session_opened(1)),
+                Operation::CloseSession { .. } => self.reply(request.id, Outcome::SessionDone),
+                _ => {
+                    self.requests.fetch_add(1, Ordering::SeqCst);
+                    return Some(request);
+                }
+            }
+        }
+    }
+
+    /// The next request, whatever it is, or `None` when the caller is gone.
+    pub(crate) fn any_request(&mut self) -> Option<ClientRequest> {
+        Some(ClientRequest::decode(&self.frame()?).unwrap())
     }
 
     pub(crate) fn reply(&mut self, id: RequestId, outcome: Outcome) {
