@@ -18,6 +18,9 @@ const DEAD_CONNECTIONS_US: u64 = 5_000_000;
 const LASTING_ORDER_OF: u64 = 4;
 /// For so long nothing must change then.
 const QUIET_ELECTION_TIMEOUTS: u64 = 4;
+/// What an entry may take on its way to a node that lost its disk: the smallest segments hold one or two, and each
+/// takes several flushes to make.
+const CATCH_UP_US: u64 = 5_000;
 /// Writes and reads that must be served then.
 const SERVED: u64 = 10;
 
@@ -35,7 +38,9 @@ impl Simulation {
                 self.schedule.at(self.now_us + 1000, Happening::Start { node: place });
             }
         }
-        let bound_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000 + DEAD_CONNECTIONS_US;
+        let bound_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000
+            + DEAD_CONNECTIONS_US
+            + CATCH_UP_US * self.witness.committed().0;
         let until_us = self.now_us + bound_us;
         while !self.is_settled() {
             if self.schedule.next_time_us().is_none_or(|time_us| time_us > until_us) {
