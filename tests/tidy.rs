@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
         crates: Some(&["fsd_wire", "bytes", "byteorder", "crc32fast"]),
     },
     // Planted bugs, of which nothing is left without their feature.
-    Room { path: "src/mutants.rs", ours: Ours::Only(&[]), crates: Some(&[]) },
+    Room { path: "src/mutants.rs", ours: Ours::Only(&["mutants"]), crates: Some(&[]) },
     Room { path: "src/metrics", ours: Ours::Only(&["metrics"]), crates: Some(&[]) },
     Room { path: "src/timer_wheel.rs", ours: Ours::Only(&["limits"]), crates: Some(&["slab"]) },
     Room {
