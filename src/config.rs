@@ -52,6 +52,8 @@ pub struct Config {
     pub max_pending_bytes: u64,
     /// From which state the text protocol's reads are answered.
     pub text_reads: TextReads,
+    /// What happens to the text protocol's changes at a node that does not lead.
+    pub text_writes: TextWrites,
 }
 
 /// From which state the text protocol's reads are answered.
@@ -62,6 +64,16 @@ pub enum TextReads {
     Linearizable,
     /// This node's own as it is, perhaps stale, also without a leader.
     Local,
+}
+
+/// What happens to the text protocol's changes at a node that does not lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextWrites {
+    /// The client is told where the leader is.
+    #[default]
+    Redirect,
+    /// The node passes them on to the leader, each exactly once.
+    Forward,
 }
 
 /// A member of the cluster, as all nodes know it.
@@ -242,7 +254,6 @@ fn check(raw: RawConfig) -> Result<Config, Fault> {
     if raw.data_dir.as_os_str().is_empty() {
         return fault("data_dir", "it is empty: name the directory of this node's log");
     }
-    refuse_what_is_not_there_yet(&raw)?;
     let members = check_members(&raw.member)?;
     let node = NodeId(raw.node);
     let Some(own) = members.iter().find(|member| member.node == node) else {
@@ -306,6 +317,7 @@ fn check(raw: RawConfig) -> Result<Config, Fault> {
         max_clients,
         max_pending_bytes,
         text_reads: check_text_reads(raw.text.reads.as_deref())?,
+        text_writes: check_text_writes(raw.text.writes.as_deref())?,
     })
 }
 
@@ -332,18 +344,6 @@ fn check_cluster_name(name: &str) -> Result<(), Fault> {
         return fault("cluster", "the name may not contain blanks or control characters");
     }
     Ok(())
-}
-
-/// Keys of the interface whose feature this version does not have are refused, not ignored: a person who sets
-/// one relies on it.
-fn refuse_what_is_not_there_yet(raw: &RawConfig) -> Result<(), Fault> {
-    match raw.text.writes.as_deref() {
-        None | Some("redirect") => Ok(()),
-        Some("forward") => {
-            fault("text.writes", "this version of fsd does not forward writes yet: use \"redirect\"")
-        }
-        Some(other) => fault("text.writes", format!("\"{other}\" is neither \"redirect\" nor \"forward\"")),
-    }
 }
 
 fn check_members(raw: &[RawMember]) -> Result<Vec<Member>, Fault> {
@@ -446,6 +446,14 @@ fn check_text_reads(text: Option<&str>) -> Result<TextReads, Fault> {
         None | Some("linearizable") => Ok(TextReads::Linearizable),
         Some("local") => Ok(TextReads::Local),
         Some(other) => fault("text.reads", format!("\"{other}\" is neither \"linearizable\" nor \"local\"")),
+    }
+}
+
+fn check_text_writes(text: Option<&str>) -> Result<TextWrites, Fault> {
+    match text {
+        None | Some("redirect") => Ok(TextWrites::Redirect),
+        Some("forward") => Ok(TextWrites::Forward),
+        Some(other) => fault("text.writes", format!("\"{other}\" is neither \"redirect\" nor \"forward\"")),
     }
 }
 

@@ -147,6 +147,13 @@ pub const READINESS_MS_MAX: u64 = 2_000;
 /// While something is to fall due, the log has a stamp at least so often: what all nodes forget if they fail at once.
 pub const STAMP_INTERVAL_MS: u64 = 1000;
 
+/// Changes that a node has passed on to the leader and that are not answered yet; the rest waits its turn.
+pub const FORWARDED_CHANGES_MAX: usize = 512;
+/// Bytes of those, unless a single one is larger.
+pub const FORWARDED_BYTES_MAX: usize = 1024 * 1024;
+/// When nothing came back for so long, changes are passed on again.
+pub const FORWARD_RETRY_MS: u64 = 1000;
+
 /// How long a request may wait, whatever its client says.
 pub const REQUEST_TIMEOUT_MS_MAX: u64 = 10_000;
 /// Files in one reply to a list request.
@@ -212,3 +219,7 @@ const _: () = assert!(HELLO_FRAME_BYTES_MAX as usize >= CLUSTER_NAME_BYTES_MAX +
 /// that [`pending_bytes_min`] allows: large things may use three quarters of it.
 const _: () =
     assert!(pending_bytes_min(FILE_BYTES_MAX_LIMIT) / 4 * 3 >= 2 * (PAYLOAD_BYTES_MAX as u64 + 256 * 1024));
+/// What a node has passed on fits into its session.
+const _: () = assert!((FORWARDED_CHANGES_MAX as u64) < SESSION_WINDOW);
+/// A change that is passed on, and the reply to it, fit into a frame between peers.
+const _: () = assert!(PEER_FRAME_BYTES_MAX as usize >= CLIENT_FRAME_BYTES_MAX as usize + 2);

@@ -287,5 +287,5 @@ fn wrong_usage_and_configuration_end_with_2() {
     check(&["-c", &conf(&|good| good.replacen("node = 1\n", "node = 9\n", 1))], "node");
     check(&["-c", &conf(&|good| good.replace(&cluster.nodes[1].client, &cluster.nodes[0].client))], "client");
     check(&["-c", &conf(&|good| good.replace("segment_mib = 2", "segment_mib = 0"))], "segment_mib");
-    check(&["-c", &conf(&|good| format!("{good}\n[text]\nwrites = \"forward\"\n"))], "writes");
+    check(&["-c", &conf(&|good| good.replace("\"redirect\"", "\"sideways\""))], "writes");
 }

@@ -102,7 +102,6 @@ fn each_fault_names_file_key_and_reason() {
         ),
         (tail("[limits]\nmax_clients = 0"), "limits.max_clients", "between 1 and"),
         (tail("[text]\nreads = \"fast\""), "text.reads", "neither"),
-        (tail("[text]\nwrites = \"forward\""), "text.writes", "not forward writes yet"),
         (tail("[dial]\n7 = \"127.0.0.1:1\""), "dial.7", "no other member"),
         (with("log_level = \"loud\""), "log_level", "none of error"),
         (tail("[listen]\npeer = \"127.0.0.1:7101\""), "listen", "the same"),

@@ -123,6 +123,12 @@ pub static FILES: Definition = gauge("fsd_files", "Files in the node's store.");
 pub static REVISION: Definition =
     gauge("fsd_revision", "The store's revision counter: how many changes were ever made.");
 
+/// Sessions.
+pub static SESSIONS: Definition = gauge("fsd_sessions", "Sessions of clients that have not ended.");
+/// Their bound.
+pub static SESSIONS_MAX: Definition =
+    gauge("fsd_sessions_max", "Bound on sessions; beyond, the one that was used longest ago ends.");
+
 /// Requests.
 pub static REQUESTS: Definition = counter(
     "fsd_requests_total",
@@ -177,6 +183,19 @@ pub static UNSENT_BYTES_MAX: Definition = gauge(
     "Unsent bytes of one connection beyond which a client is not read, and messages to a peer are dropped.",
 );
 
+/// Changes that were passed on.
+pub static FORWARDED_CHANGES: Definition = gauge(
+    "fsd_forwarded_changes",
+    "Changes of text clients that are passed on to the leader and not answered yet.",
+);
+/// What all clients together make the node hold.
+pub static PENDING_BYTES: Definition =
+    gauge("fsd_pending_bytes", "Unanswered requests and unsent replies of all clients.");
+/// Its bound.
+pub static PENDING_BYTES_MAX: Definition = gauge(
+    "fsd_pending_bytes_max",
+    "Bound on them, limits.max_pending_mib; beyond, requests are refused as busy.",
+);
 /// All of them, in the order of a page.
 pub static ALL: &[&Definition] = &[
     &NODE_INFO,
@@ -204,10 +223,13 @@ pub static ALL: &[&Definition] = &[
     &LAST_SEGMENT_USED,
     &FILES,
     &REVISION,
+    &SESSIONS,
+    &SESSIONS_MAX,
     &REQUESTS,
     &REQUEST_DURATION,
     &REQUESTS_WAITING,
     &READS_WAITING_MAX,
+    &FORWARDED_CHANGES,
     &PEER_CONNECTED,
     &CONNECTIONS,
     &CONNECTIONS_MAX,
@@ -217,4 +239,6 @@ pub static ALL: &[&Definition] = &[
     &PROTOCOL_ERRORS,
     &UNSENT_BYTES,
     &UNSENT_BYTES_MAX,
+    &PENDING_BYTES,
+    &PENDING_BYTES_MAX,
 ];

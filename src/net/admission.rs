@@ -75,7 +75,10 @@ impl Net {
                 greeted: false,
                 in_flight: InFlight::default(),
             },
-            ListenerKind::Text => Session::Text(Box::new(TextSession::new(self.settings.max_file_bytes))),
+            ListenerKind::Text => Session::Text(Box::new(TextSession::new(
+                self.settings.max_file_bytes,
+                self.settings.forwards_changes,
+            ))),
         };
         let result = prepare(&socket).and_then(|()| self.add(socket, address, session));
         match result {

@@ -211,6 +211,8 @@ impl Net {
         ] {
             page.sample(&[("side", name)], bytes as u64);
         }
+        page.value(&definitions::PENDING_BYTES, self.budget.held_bytes() as u64);
+        page.value(&definitions::PENDING_BYTES_MAX, self.settings.max_pending_bytes as u64);
     }
 
     fn write_connection_bounds(&self, page: &mut Page) {

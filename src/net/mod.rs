@@ -167,6 +167,8 @@ pub struct Settings {
     pub dial: BTreeMap<NodeId, SocketAddr>,
     /// The largest contents of a file.
     pub max_file_bytes: u64,
+    /// The text protocol's changes are passed on to the leader.
+    pub forwards_changes: bool,
     /// Connections of clients, on both protocols together.
     pub max_clients: usize,
     /// Unanswered requests and unsent replies of all clients together, in bytes.

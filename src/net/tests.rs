@@ -52,6 +52,7 @@ impl Harness {
             max_file_bytes: FILE_BYTES_MAX,
             max_clients,
             max_pending_bytes,
+            forwards_changes: false,
             seed: 1,
         };
         let net = Net::bind(settings, Addresses { peer: any, client: any, text: Some(any), http: Some(any) })

@@ -2,7 +2,8 @@
 //!
 //! Pipelined commands behave as if each were sent after the reply to the one before: changes may be in flight
 //! together, since the log keeps their order, and so may reads; but a read waits for the changes before it,
-//! and a change for the reads before it.
+//! and a change for the reads before it. Where changes are passed on to the leader, each also waits for the one
+//! before it.
 
 use std::collections::VecDeque;
 
@@ -32,6 +33,9 @@ pub(super) struct TextSession {
     /// What the unanswered requests count for, and the replies that wait for those before them.
     request_bytes: usize,
     waiting_reply_bytes: usize,
+    /// A change waits for the one before it: they are passed on, and one that is lost on the way must not be overtaken
+    /// by the next.
+    one_change_at_a_time: bool,
     /// Nothing is read behind an error that ends the connection.
     ended: bool,
 }
@@ -70,7 +74,7 @@ pub(super) enum TextStep {
 }
 
 impl TextSession {
-    pub(super) fn new(max_file_bytes: u64) -> Self {
+    pub(super) fn new(max_file_bytes: u64, one_change_at_a_time: bool) -> Self {
         Self {
             decoder: TextDecoder::new(max_file_bytes),
             slots: VecDeque::new(),
@@ -80,6 +84,7 @@ impl TextSession {
             unanswered_changes: 0,
             request_bytes: 0,
             waiting_reply_bytes: 0,
+            one_change_at_a_time,
             ended: false,
         }
     }
@@ -100,7 +105,9 @@ impl TextSession {
                 self.held = Some(event);
                 TextStep::Held
             }
-            TextEvent::Command(TextCommand::Change(_)) if self.unanswered_reads > 0 => {
+            TextEvent::Command(TextCommand::Change(_))
+                if self.unanswered_reads > 0 || self.one_change_at_a_time && self.unanswered_changes > 0 =>
+            {
                 self.held = Some(event);
                 TextStep::Held
             }
@@ -232,7 +239,7 @@ mod tests {
     use super::*;
 
     fn session(commands: &str) -> TextSession {
-        let mut session = TextSession::new(1024);
+        let mut session = TextSession::new(1024, false);
         session.decoder.feed(commands.as_bytes());
         session
     }

@@ -88,7 +88,7 @@ pub enum Timer {
 pub enum Input {
     /// An alarm went off.
     Timeout(Timer),
-    /// A message came on a connection whose hello was welcome. Ping and Pong are ignored.
+    /// A message came on a connection whose hello was welcome. What is not of Raft is ignored.
     Receive {
         /// The peer at the other end.
         from: NodeId,

@@ -157,7 +157,10 @@ impl Raft {
             PeerMessage::TimeoutNow(request) => self.handle_timeout_now(from, &request, now_ms),
             PeerMessage::ReadIndex(request) => self.handle_read_index(from, &request),
             PeerMessage::ReadIndexReply(reply) => self.handle_read_index_reply(from, &reply),
-            PeerMessage::Ping | PeerMessage::Pong => {}
+            PeerMessage::Ping
+            | PeerMessage::Pong
+            | PeerMessage::Forward(_)
+            | PeerMessage::ForwardReply(_) => {}
         }
     }
 

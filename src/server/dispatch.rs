@@ -5,14 +5,13 @@ use fsd_wire::{ClusterTimeMs, Command, EntryId, LogIndex, Payload, RequestId, Se
 
 use super::measurements::RequestKind;
 use super::node::Node;
-use super::pending::{Asked, Asker, PendingRead, ReadBasis, RequestKey};
+use super::pending::{Asked, Asker, Origin, PendingRead, ReadBasis, RequestKey};
 use super::{Fault, Network};
-use crate::config::TextReads;
+use crate::config::{TextReads, TextWrites};
 use crate::file_store::{self, ContentsAt, File, FileName};
 use crate::limits;
 use crate::mapping::Disk;
 use crate::mutants::mutant;
-use crate::net::{ClientProtocol, ConnectionId};
 use crate::raft::{Input, ProposeError};
 use crate::storage::Position;
 
@@ -21,16 +20,18 @@ impl<D: Disk> Node<D> {
     pub(super) fn dispatch(
         &mut self,
         now_ms: u64,
-        connection: ConnectionId,
-        protocol: ClientProtocol,
+        origin: Origin,
         request: ClientRequest,
         net: &mut impl Network,
     ) {
         let ClientRequest { id, timeout_ms, operation } = request;
         let asked = Asked { kind: RequestKind::of(&operation), at_us: self.measurements.now_us };
-        let mut client = Client { connection, protocol, id, timeout_ms, asked };
+        let mut client = Client { origin, id, timeout_ms, asked };
         let answer = match operation {
             Operation::Status => Some(Outcome::Status(self.status())),
+            Operation::Change { command } if self.forwards(origin) => {
+                self.forward(now_ms, &mut client, &command)
+            }
             Operation::Change { command } => self.change(now_ms, &mut client, command),
             Operation::OpenSession => {
                 let (idle_ms, sessions_max) = (limits::SESSION_IDLE_MS, limits::SESSIONS_MAX);
@@ -50,8 +51,14 @@ impl<D: Disk> Node<D> {
         };
         if let Some(outcome) = answer {
             self.measurements.answered(client.asked, &outcome);
-            net.reply(connection, &ClientReply { id, outcome });
+            self.send_reply(origin, ClientReply { id, outcome }, net);
         }
+    }
+
+    /// Whether the changes of a client are passed on for it. Also at the leader: it may lose its place before it knows
+    /// what becomes of one, and its client would not understand a redirect.
+    pub(super) fn forwards(&self, origin: Origin) -> bool {
+        self.config.text_writes == TextWrites::Forward && origin.is_text()
     }
 
     /// Proposes a change outside of sessions; the answer at once if it cannot be.
@@ -81,7 +88,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// Whether the store can take a command; notes what it is about.
-    fn check(&self, client: &mut Client, command: &Payload) -> Result<(), Refusal> {
+    pub(super) fn check(&self, client: &mut Client, command: &Payload) -> Result<(), Refusal> {
         let command =
             Command::decode(command).map_err(|error| Refusal::BadRequest { reason: error.to_string() })?;
         client.asked.kind = RequestKind::of_command(&command);
@@ -104,7 +111,7 @@ impl<D: Disk> Node<D> {
                 self.pending.add_change(entry, client.asker(deadline));
                 None
             }
-            Err(ProposeError::NotLeader { .. }) => Some(self.not_leader(client.protocol)),
+            Err(ProposeError::NotLeader { .. }) => Some(self.not_leader(client.origin)),
             Err(ProposeError::Transferring | ProposeError::Busy) => refused(Refusal::Busy),
         }
     }
@@ -116,10 +123,10 @@ impl<D: Disk> Node<D> {
         {
             return refused(Refusal::InvalidName { reason: error.reason.into() });
         }
-        let local = self.config.text_reads == TextReads::Local && client.protocol == ClientProtocol::Text;
+        let local = self.config.text_reads == TextReads::Local && client.origin.is_text();
         // Without a leader nobody could confirm it before its client has given up.
         if !local && self.raft.leader_id().is_none() {
-            return Some(self.not_leader(client.protocol));
+            return Some(self.not_leader(client.origin));
         }
         if self.pending.reads() >= limits::READS_WAITING_MAX {
             return refused(Refusal::Busy);
@@ -296,18 +303,17 @@ impl<D: Disk> Node<D> {
 
 /// A client's request without what it asks for.
 #[derive(Clone, Copy)]
-struct Client {
-    connection: ConnectionId,
-    protocol: ClientProtocol,
+pub(super) struct Client {
+    origin: Origin,
     id: RequestId,
-    timeout_ms: u32,
+    pub(super) timeout_ms: u32,
     asked: Asked,
 }
 
 impl Client {
-    fn asker(self, deadline: crate::timer_wheel::TimerId) -> Asker {
-        let Self { connection, protocol, id: request, asked, .. } = self;
-        Asker { connection, protocol, request, deadline, asked }
+    pub(super) fn asker(self, deadline: crate::timer_wheel::TimerId) -> Asker {
+        let Self { origin, id: request, asked, .. } = self;
+        Asker { origin, request, deadline, asked }
     }
 }
 

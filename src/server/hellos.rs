@@ -45,6 +45,8 @@ impl<D: Disk> Node<D> {
         };
         if status == HelloStatus::Welcome {
             self.meet(now_ms, reply.identity);
+            self.connections += 1;
+            self.connected.insert(node, self.connections);
             net.open_link(node);
         } else {
             net.refuse_link(now_ms, node, refusal_words(status).to_owned());

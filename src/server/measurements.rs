@@ -279,6 +279,8 @@ impl<D: Disk> Node<D> {
         page.value(&definitions::LAST_SEGMENT_USED, self.log.last_segment_used_bytes());
         page.value(&definitions::FILES, self.store.len() as u64);
         page.value(&definitions::REVISION, self.store.revision().0);
+        page.value(&definitions::SESSIONS, self.store.sessions() as u64);
+        page.value(&definitions::SESSIONS_MAX, u64::from(limits::SESSIONS_MAX));
         self.write_request_metrics(page);
     }
 
@@ -302,6 +304,7 @@ impl<D: Disk> Node<D> {
         page.sample(&[("kind", "change")], self.pending.changes() as u64);
         page.sample(&[("kind", "read")], self.pending.reads() as u64);
         page.value(&definitions::READS_WAITING_MAX, limits::READS_WAITING_MAX as u64);
+        page.value(&definitions::FORWARDED_CHANGES, self.forwarder.len() as u64);
     }
 }
 

@@ -6,6 +6,8 @@
 mod descriptors;
 mod dispatch;
 mod fault;
+mod forwarder;
+mod forwarding;
 mod hellos;
 mod insight;
 mod measurements;
@@ -28,7 +30,7 @@ use fsd_wire::{ClusterId, NodeId};
 use mio::Waker;
 
 use crate::clock::Clock;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, TextWrites};
 use crate::mapping::FileDisk;
 use crate::net::{Addresses, ConnectionId, HttpReply, Net, PARENT_TOKEN, SIGNAL_TOKEN, Settings, WAKE_TOKEN};
 use crate::signals::{self, Signals};
@@ -232,6 +234,7 @@ fn node_config(config: &Config) -> NodeConfig {
         election_timeout_ms: config.election_timeout_ms,
         max_file_bytes: config.max_file_bytes,
         text_reads: config.text_reads,
+        text_writes: config.text_writes,
         seed: random_u64(),
         new_cluster_id: ClusterId((u128::from(random_u64()) << 64 | u128::from(random_u64())).max(1)),
         new_incarnation: random_u64().max(1),
@@ -250,6 +253,7 @@ fn settings(config: &Config, storage: &Storage<FileDisk>) -> Settings {
         },
         dial: config.dial.clone(),
         max_file_bytes: config.max_file_bytes,
+        forwards_changes: config.text_writes == TextWrites::Forward,
         max_clients: descriptors::room_for_clients(config.max_clients),
         max_pending_bytes: usize::try_from(config.max_pending_bytes).unwrap_or(usize::MAX),
         seed: random_u64(),

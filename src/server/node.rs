@@ -4,21 +4,25 @@
 //! is flushed before anything of that term is written; what promises nothing is sent before the flush, so that
 //! the followers' disks work while this one does; what promises durability is sent after it.
 
+use std::collections::BTreeMap;
+
 use fsd_wire::client::{ClientReply, NodeStatus, Outcome, Refusal};
 use fsd_wire::hello::Identity;
+use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
+use super::forwarder::Forwarder;
 use super::hellos::identity_of;
 use super::measurements::Measurements;
-use super::pending::{Asker, Pending, RequestKey};
+use super::pending::{Asker, Origin, Pending, RequestKey};
 use super::readiness::Readiness;
 use super::{Fault, Network};
-use crate::config::{Member, TextReads};
+use crate::config::{Member, TextReads, TextWrites};
 use crate::file_store::{Applied, ContentsAt, FileStore};
 use crate::limits;
 use crate::mapping::Disk;
 use crate::mutants::mutant;
-use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, NetTimer};
+use crate::net::{ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
 use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
 use crate::timer_wheel::{TimerId, TimerWheel};
@@ -40,6 +44,8 @@ pub struct NodeConfig {
     pub max_file_bytes: u64,
     /// From which state the text protocol's reads are answered.
     pub text_reads: TextReads,
+    /// What happens to the text protocol's changes at a node that does not lead.
+    pub text_writes: TextWrites,
     /// Randomness for election timeouts.
     pub seed: u64,
     /// The cluster's id, should this node begin the cluster.
@@ -54,6 +60,8 @@ pub(super) enum Timer {
     Raft(raft::Timer),
     Net(NetTimer),
     Request(RequestKey),
+    /// Changes that were passed on may be lost.
+    Forward,
     /// Whoever asked whether the node is ready has waited long enough.
     Readiness(u64),
     /// Something in the store is due.
@@ -77,6 +85,11 @@ pub struct Node<D: Disk> {
     expiry_alarm: Option<TimerId>,
     pub(super) pending: Pending,
     pub(super) readiness: Readiness,
+    pub(super) forwarder: Forwarder,
+    pub(super) forward_alarm: Option<TimerId>,
+    /// The peers to which there is an open connection, and which one that is.
+    pub(super) connected: BTreeMap<NodeId, u64>,
+    pub(super) connections: u64,
     /// Who waits for what is measured.
     metrics_asked: Vec<ConnectionId>,
     pub(super) measurements: Measurements,
@@ -113,6 +126,8 @@ impl<D: Disk> Node<D> {
             seed: config.seed,
             new_cluster_id: config.new_cluster_id,
         };
+        // What is drawn for each start is in the lower half of its life.
+        let first_ticket = recovered.state.life.0 << 32;
         let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
         let identity = identity_of(&raft, config.node);
         Self {
@@ -129,6 +144,10 @@ impl<D: Disk> Node<D> {
             expiry_alarm: None,
             pending: Pending::default(),
             readiness: Readiness::default(),
+            forwarder: Forwarder::new(first_ticket),
+            forward_alarm: None,
+            connected: BTreeMap::new(),
+            connections: 0,
             metrics_asked: Vec::new(),
             measurements: Measurements::new(),
             read_batch: 0,
@@ -189,6 +208,7 @@ impl<D: Disk> Node<D> {
         for timer in std::mem::take(&mut self.due_timers) {
             self.fire(now_ms, timer, net);
         }
+        self.forward_changes(now_ms, net);
         self.begin_read_round(now_ms);
 
         let mut actions = self.raft.take_actions();
@@ -240,7 +260,7 @@ impl<D: Disk> Node<D> {
     /// Whether the process may end.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stopping == Stopping::Now && self.pending.is_empty()
+        self.stopping == Stopping::Now && self.pending.is_empty() && self.forwarder.is_empty()
     }
 
     /// Whether it was told to end.
@@ -281,16 +301,25 @@ impl<D: Disk> Node<D> {
     fn handle(&mut self, now_ms: u64, event: Event, net: &mut impl Network) {
         match event {
             Event::Request { connection, protocol, request } => {
-                self.dispatch(now_ms, connection, protocol, request, net);
+                self.dispatch(now_ms, Origin::Client { connection, protocol }, request, net);
             }
             Event::Page { connection, page: HttpPage::Readiness } => {
                 self.ask_readiness(now_ms, connection, net);
             }
             Event::Page { connection, page: HttpPage::Metrics } => self.metrics_asked.push(connection),
+            Event::Peer { from, message: PeerMessage::Forward(request) } => {
+                self.take_forwarded(now_ms, from, request, net);
+            }
+            Event::Peer { message: PeerMessage::ForwardReply(reply), .. } => {
+                self.finish_forwarded(reply, net)
+            }
             Event::Peer { from, message } => self.raft.step(now_ms, Input::Receive { from, message }),
             Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
             Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
-            Event::PeerLost { node } => self.raft.step(now_ms, Input::PeerLost { node }),
+            Event::PeerLost { node } => {
+                self.connected.remove(&node);
+                self.raft.step(now_ms, Input::PeerLost { node });
+            }
         }
     }
 
@@ -305,7 +334,9 @@ impl<D: Disk> Node<D> {
             }
             // Handed to the network by `take_net_timers`.
             Timer::Net(_) => {}
+            Timer::Request(RequestKey::Forwarded(ticket)) => self.give_forwarded_up(ticket, net),
             Timer::Request(key) => self.give_up(key, net),
+            Timer::Forward => self.retry_forwarded(),
             Timer::Readiness(number) => self.give_up_readiness(number, net),
             Timer::Expiry => {
                 self.expiry_alarm = None;
@@ -321,7 +352,7 @@ impl<D: Disk> Node<D> {
         let Some(asker) = self.pending.take(key) else { return };
         let refusal = match key {
             RequestKey::Change(_) if !mutant!("unknown-is-refused") => Refusal::Unknown,
-            RequestKey::Change(_) | RequestKey::Read(_) => Refusal::NoLeader,
+            RequestKey::Change(_) | RequestKey::Read(_) | RequestKey::Forwarded(_) => Refusal::NoLeader,
         };
         self.refuse(asker, refusal, net);
     }
@@ -384,7 +415,7 @@ impl<D: Disk> Node<D> {
         for batch in &actions.reads_lost {
             self.lose_readiness(*batch, net);
             for asker in self.pending.take_lost_reads(*batch) {
-                let refusal = self.not_leader(asker.protocol);
+                let refusal = self.not_leader(asker.origin);
                 self.settle(asker, refusal, net);
             }
         }
@@ -426,7 +457,7 @@ impl<D: Disk> Node<D> {
                     Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
                 }
             } else {
-                self.not_leader(asker.protocol)
+                self.not_leader(asker.origin)
             };
             self.settle(asker, outcome, net);
         }
@@ -436,7 +467,7 @@ impl<D: Disk> Node<D> {
     /// because no log that has this entry has one of an earlier term behind it.
     fn answer_lost_changes(&mut self, term: Term, net: &mut impl Network) {
         for asker in self.pending.take_changes_before(term) {
-            let outcome = self.not_leader(asker.protocol);
+            let outcome = self.not_leader(asker.origin);
             self.settle(asker, outcome, net);
         }
     }
@@ -445,7 +476,15 @@ impl<D: Disk> Node<D> {
     pub(super) fn settle(&mut self, asker: Asker, outcome: Outcome, net: &mut impl Network) {
         self.wheel.cancel(asker.deadline);
         self.measurements.answered(asker.asked, &outcome);
-        net.reply(asker.connection, &ClientReply { id: asker.request, outcome });
+        self.send_reply(asker.origin, ClientReply { id: asker.request, outcome }, net);
+    }
+
+    pub(super) fn send_reply(&mut self, origin: Origin, reply: ClientReply, net: &mut impl Network) {
+        match origin {
+            Origin::Client { connection, .. } => net.reply(connection, &reply),
+            Origin::Peer(node) => net.send_peer(node, &PeerMessage::ForwardReply(reply)),
+            Origin::Forwarder => self.finish_forwarded(reply, net),
+        }
     }
 
     fn refuse(&mut self, asker: Asker, refusal: Refusal, net: &mut impl Network) {
@@ -453,17 +492,19 @@ impl<D: Disk> Node<D> {
     }
 
     /// The refusal that names the leader, as far as it is known. Nothing was done.
-    pub(super) fn not_leader(&self, protocol: ClientProtocol) -> Outcome {
-        let leader = self.raft.leader_id().filter(|leader| *leader != self.config.node);
+    pub(super) fn not_leader(&self, origin: Origin) -> Outcome {
+        // Whoever knows no redirects is not given one.
+        let leader =
+            self.raft.leader_id().filter(|leader| *leader != self.config.node && !self.forwards(origin));
         let member =
             leader.and_then(|leader| self.config.members.iter().find(|member| member.node == leader));
         Outcome::Refused(match member {
             None => Refusal::NoLeader,
             Some(member) => Refusal::NotLeader {
                 leader: member.node,
-                address: match protocol {
-                    ClientProtocol::Binary => member.client.to_string(),
-                    ClientProtocol::Text => member.text.map_or(String::new(), |text| text.to_string()),
+                address: match origin.is_text() {
+                    false => member.client.to_string(),
+                    true => member.text.map_or(String::new(), |text| text.to_string()),
                 },
                 term: self.raft.term(),
             },
@@ -508,7 +549,8 @@ impl<D: Disk> Node<D> {
     fn advance_stop(&mut self, net: &mut impl Network) {
         // Changes that were in flight are decided by the successor's first entry: worth waiting for.
         let handed_over = !self.raft.is_leader() && self.raft.leader_id().is_some();
-        if self.stopping == Stopping::HandingOver && handed_over && self.pending.is_empty() {
+        let nobody_waits = self.pending.is_empty() && self.forwarder.is_empty();
+        if self.stopping == Stopping::HandingOver && handed_over && nobody_waits {
             self.stopping = Stopping::Now;
         }
         if self.stopping != Stopping::Now {
@@ -519,8 +561,11 @@ impl<D: Disk> Node<D> {
             self.refuse(asker, Refusal::Unknown, net);
         }
         for asker in reads {
-            let outcome = self.not_leader(asker.protocol);
+            let outcome = self.not_leader(asker.origin);
             self.settle(asker, outcome, net);
+        }
+        for answer in self.forwarder.give_all_up() {
+            self.tell_client(answer, net);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsd_wire::client::Operation;
-use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, RequestId, Term};
+use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, NodeId, RequestId, Term};
 
 use super::measurements::RequestKind;
 use crate::limits;
@@ -12,14 +12,31 @@ use crate::net::{ClientProtocol, ConnectionId};
 use crate::raft::{PeerRead, ReadReady};
 use crate::timer_wheel::TimerId;
 
+/// Where a request comes from, and its reply goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// A client of this node.
+    Client { connection: ConnectionId, protocol: ClientProtocol },
+    /// A peer that passes on what its clients want.
+    Peer(NodeId),
+    /// This node itself, which passes on what its clients want and leads.
+    Forwarder,
+}
+
 /// Who asked, and until when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
-    pub(super) connection: ConnectionId,
-    pub(super) protocol: ClientProtocol,
+    pub(super) origin: Origin,
     pub(super) request: RequestId,
     pub(super) deadline: TimerId,
     pub(super) asked: Asked,
+}
+
+impl Origin {
+    /// Whether it is a client on the text protocol.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Client { protocol: ClientProtocol::Text, .. })
+    }
 }
 
 /// What a request was about and when it came, for what is measured.
@@ -37,6 +54,8 @@ pub(super) enum RequestKey {
     Change(EntryId),
     /// The read with this number.
     Read(u64),
+    /// The change with this number, which was passed on to the leader.
+    Forwarded(u64),
 }
 
 /// A read, a stat or a list.
@@ -181,6 +200,7 @@ impl Pending {
     pub(super) fn take(&mut self, key: RequestKey) -> Option<Asker> {
         match key {
             RequestKey::Change(entry) => self.changes.remove(&(entry.index, entry)),
+            RequestKey::Forwarded(_) => None,
             RequestKey::Read(number) => {
                 let read = self.reads.remove(&number)?;
                 self.applying.remove(&(read.index, number));

@@ -12,13 +12,14 @@ use fsd_wire::{ClusterId, Command, LogIndex, NodeId, Operation as Change, Reques
 
 use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
-use crate::config::{Member, TextReads};
+use crate::config::{Member, TextReads, TextWrites};
 use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
 use crate::raft::Input;
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
 mod expiry;
+mod forwarding;
 mod outcomes;
 mod readiness;
 mod reads;
@@ -257,6 +258,7 @@ fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
         election_timeout_ms: ELECTION_TIMEOUT_MS,
         max_file_bytes: 1024,
         text_reads: TextReads::Linearizable,
+        text_writes: TextWrites::Redirect,
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,

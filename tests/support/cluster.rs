@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) election_timeout_ms: u64,
     /// The text protocol answers reads from each node's own state.
     pub(crate) local_text_reads: bool,
+    /// Every node takes the changes of text clients.
+    pub(crate) forward_text_writes: bool,
     /// Bounds on clients; the daemon's own unless given.
     pub(crate) max_clients: Option<usize>,
     pub(crate) max_pending_mib: Option<u64>,
@@ -50,6 +52,7 @@ impl Default for Settings {
             // for its processor, and elections for that reason are not what is tested.
             election_timeout_ms: 400,
             local_text_reads: false,
+            forward_text_writes: false,
             max_clients: None,
             max_pending_mib: None,
             client_addresses: Vec::new(),
@@ -274,6 +277,7 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
         heartbeat_ms,
         election_timeout_ms,
         local_text_reads,
+        forward_text_writes,
         max_clients,
         max_pending_mib,
         client_addresses,
@@ -305,9 +309,9 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
     if !client_addresses.is_empty() {
         let _ = writeln!(text, "\n[listen]\nclient = \"{}\"", node.client);
     }
-    if *local_text_reads {
-        text += "\n[text]\nreads = \"local\"\n";
-    }
+    let reads = if *local_text_reads { "local" } else { "linearizable" };
+    let writes = if *forward_text_writes { "forward" } else { "redirect" };
+    let _ = writeln!(text, "\n[text]\nreads = \"{reads}\"\nwrites = \"{writes}\"");
     text
 }
 

@@ -4,6 +4,7 @@
 //! what it answers, so that a stale or repeated one changes nothing.
 
 use crate::Message;
+use crate::client::{ClientReply, ClientRequest};
 use crate::codec::{Reader, Writer};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry};
 use crate::error::DecodeError;
@@ -19,6 +20,8 @@ const KIND_APPEND_ENTRIES_REPLY: u16 = 19;
 const KIND_TIMEOUT_NOW: u16 = 20;
 const KIND_READ_INDEX: u16 = 21;
 const KIND_READ_INDEX_REPLY: u16 = 22;
+const KIND_FORWARD: u16 = 23;
+const KIND_FORWARD_REPLY: u16 = 24;
 
 /// Asks for a vote (section 5.2), or whether a vote would be given (PreVote, thesis section 9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +176,10 @@ pub enum PeerMessage {
     ReadIndex(ReadIndex),
     /// See [`ReadIndexReply`].
     ReadIndexReply(ReadIndexReply),
+    /// What a client asked of the sender, for the leader to do. The id is the sender's.
+    Forward(ClientRequest),
+    /// What became of it, with the id of the request.
+    ForwardReply(ClientReply),
 }
 
 impl Message for PeerMessage {
@@ -187,6 +194,8 @@ impl Message for PeerMessage {
             Self::TimeoutNow(_) => KIND_TIMEOUT_NOW,
             Self::ReadIndex(_) => KIND_READ_INDEX,
             Self::ReadIndexReply(_) => KIND_READ_INDEX_REPLY,
+            Self::Forward(_) => KIND_FORWARD,
+            Self::ForwardReply(_) => KIND_FORWARD_REPLY,
         }
     }
 
@@ -206,6 +215,8 @@ impl Message for PeerMessage {
                 message.id.encode(out);
             }
             Self::ReadIndexReply(message) => message.encode(out),
+            Self::Forward(request) => encode_inner(request, out),
+            Self::ForwardReply(reply) => encode_inner(reply, out),
         }
     }
 }
@@ -233,6 +244,8 @@ impl PeerMessage {
                 id: ReadIndexId::decode(&mut reader)?,
             }),
             KIND_READ_INDEX_REPLY => Self::ReadIndexReply(ReadIndexReply::decode(&mut reader)?),
+            KIND_FORWARD => Self::Forward(ClientRequest::decode(&decode_inner(&mut reader)?)?),
+            KIND_FORWARD_REPLY => Self::ForwardReply(ClientReply::decode(&decode_inner(&mut reader)?)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
@@ -398,6 +411,16 @@ impl ReadIndexReply {
             cluster_time: ClusterTimeMs(reader.counter("cluster time")?),
         })
     }
+}
+
+/// A message of the client protocol within one between nodes: its kind, then its body.
+fn encode_inner(message: &impl Message, out: &mut Writer) {
+    out.u16(message.kind());
+    message.encode_body(out);
+}
+
+fn decode_inner(reader: &mut Reader) -> Result<Frame, DecodeError> {
+    Ok(Frame { kind: reader.u16()?, body: reader.rest() })
 }
 
 fn encode_entry_id(id: EntryId, out: &mut Writer) {

@@ -20,7 +20,7 @@ fn frame(kind: u16, body: impl FnOnce(&mut Writer)) -> Frame {
 }
 
 /// The samples whose last field reaches to the end of the frame.
-const OPEN_ENDED: [&str; 3] = ["request-change", "request-session-change", "reply-read"];
+const OPEN_ENDED: [&str; 4] = ["request-change", "request-session-change", "reply-read", "forward"];
 
 #[test]
 fn a_frame_cut_short_waits_and_is_no_error() {

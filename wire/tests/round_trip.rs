@@ -267,6 +267,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         })),
         read_index().prop_map(PeerMessage::ReadIndex),
         read_index_reply().prop_map(PeerMessage::ReadIndexReply),
+        request().prop_map(PeerMessage::Forward),
+        reply().prop_map(PeerMessage::ForwardReply),
     ]
 }
 

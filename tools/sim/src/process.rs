@@ -1,6 +1,6 @@
 //! One node's process, its machine's clock and its disk, and what is known of it from outside.
 
-use fsd::config::{Member, TextReads};
+use fsd::config::{Member, TextReads, TextWrites};
 use fsd::raft::{HardState, LogSummary, Raft};
 use fsd::server::node::{Node, NodeConfig};
 use fsd::simulated_disk::SimulatedDisk;
@@ -212,6 +212,7 @@ pub(crate) fn node_config(plan: &Plan, place: usize, random: &mut fastrand::Rng)
         election_timeout_ms: plan.election_timeout_ms,
         max_file_bytes: 1024 * 1024,
         text_reads: TextReads::Linearizable,
+        text_writes: TextWrites::Redirect,
         seed: random.u64(..),
         new_cluster_id: ClusterId(random.u128(1..)),
         new_incarnation: random.u64(1..),

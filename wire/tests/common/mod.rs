@@ -282,6 +282,16 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
         })
     };
     let read_index_id = ReadIndexId { incarnation: Incarnation(0xdd), life: Life(9), number: 0x0102_0304 };
+    let forwarded = ClientRequest {
+        id: RequestId(0x0102_0304_0506_0708),
+        timeout_ms: 10_000,
+        operation: client::Operation::SessionChange {
+            session: SessionId(0x0102_0304),
+            sequence: Sequence(42),
+            acknowledged: Sequence(40),
+            command: command("etc/motd", b"hello\r\n").encode(),
+        },
+    };
     let conflict = AppendResult::Conflict { conflict_term: Term(3), conflict_index: LogIndex(2) };
     vec![
         ("ping", PeerMessage::Ping),
@@ -327,6 +337,14 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
                 id: read_index_id,
                 read_index: LogIndex(9),
                 cluster_time: ClusterTimeMs(1_000_009),
+            }),
+        ),
+        ("forward", PeerMessage::Forward(forwarded)),
+        (
+            "forward-reply",
+            PeerMessage::ForwardReply(ClientReply {
+                id: RequestId(0x0102_0304_0506_0708),
+                outcome: Outcome::Changed { version: Version(44) },
             }),
         ),
     ]
