@@ -7,6 +7,7 @@ pub mod file_store;
 pub mod limits;
 pub mod mapping;
 pub mod metrics;
+pub mod mutants;
 pub mod net;
 pub mod raft;
 pub mod server;

@@ -35,6 +35,9 @@ pub enum Unflushed {
     Lost,
     /// Each sector by itself, drawn from a generator with this seed.
     Drawn(u64),
+    /// As drawn, but what was stored where there were only zeros may also be garbage: a record that was being
+    /// written, never one that was flushed before.
+    Garbled(u64),
     /// All changes of names, and all sectors but the one of this number, counted from 0 over all files.
     AllBut(usize),
     /// All changes of names, and none of the sectors but the one of this number.
@@ -48,6 +51,8 @@ struct State {
     next_file: u64,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
+    /// Files that were stored into since their last flush.
+    unflushed: BTreeSet<u64>,
     /// Changes of names since the last flush of the directory.
     renamings: Vec<Renaming>,
     operations: u64,
@@ -59,13 +64,18 @@ struct State {
     flushes: u64,
 }
 
+/// A file as a process sees it, with what is needed to tell what the medium holds. Copies share the bytes until
+/// one of them is stored into: a crash of a disk with a hundred sealed segments copies none of them.
 #[derive(Clone, Debug, Default)]
 struct FileState {
-    bytes: Vec<u8>,
-    /// As on the medium; the length too is only there once it was flushed.
-    durable: Vec<u8>,
-    /// Sectors stored into since the last flush.
-    unflushed: BTreeSet<usize>,
+    bytes: Arc<Vec<u8>>,
+    /// The length that is there without doubt: a new one is only once it was flushed.
+    durable_len: usize,
+    /// What the medium holds of the sectors that were stored into since the last flush.
+    unflushed: BTreeMap<usize, Box<[u8]>>,
+    /// The same for sectors of which a flush failed: a process still sees what was stored, but as the kernel takes
+    /// them for written, no later flush brings them to the medium unless they are stored into again.
+    forgotten: BTreeMap<usize, Box<[u8]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -140,14 +150,14 @@ impl SimulatedDisk {
     pub fn crash(&self, unflushed: Unflushed) -> Self {
         let state = self.state();
         let mut random = fastrand::Rng::with_seed(match unflushed {
-            Unflushed::Drawn(seed) => seed,
+            Unflushed::Drawn(seed) | Unflushed::Garbled(seed) => seed,
             _ => 0,
         });
         let mut names = state.durable_names.clone();
         let kept = match unflushed {
             Unflushed::Kept | Unflushed::AllBut(_) | Unflushed::Only(_) => state.renamings.len(),
             Unflushed::Lost => 0,
-            Unflushed::Drawn(_) => random.usize(..=state.renamings.len()),
+            Unflushed::Drawn(_) | Unflushed::Garbled(_) => random.usize(..=state.renamings.len()),
         };
         for renaming in &state.renamings[..kept] {
             renaming.apply(&mut names);
@@ -157,14 +167,15 @@ impl SimulatedDisk {
         for (name, number) in &names {
             let file = state.files.get(number).unwrap_or_else(|| panic!("no file behind {name}"));
             let bytes = match unflushed {
-                Unflushed::Kept => file.bytes.clone(),
-                Unflushed::Lost => file.durable.clone(),
+                Unflushed::Kept => Arc::clone(&file.bytes),
+                Unflushed::Lost => file.durable(),
                 Unflushed::Drawn(_) => file.after_crash(&mut random),
-                Unflushed::AllBut(sector) => file.mixed(&file.bytes, &file.durable, sector, sectors_before),
-                Unflushed::Only(sector) => file.mixed(&file.durable, &file.bytes, sector, sectors_before),
+                Unflushed::Garbled(_) => file.garbled(&mut random),
+                Unflushed::AllBut(sector) => file.mixed(sector, sectors_before, false),
+                Unflushed::Only(sector) => file.mixed(sector, sectors_before, true),
             };
             sectors_before += file.unflushed.len();
-            files.insert(*number, FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() });
+            files.insert(*number, FileState::durable_as(bytes));
         }
         let found = State {
             files,
@@ -184,6 +195,41 @@ impl SimulatedDisk {
         state.names.values().map(|file| state.files[file].unflushed.len()).sum()
     }
 
+    /// The names of the files with sectors that were stored into and not flushed.
+    #[must_use]
+    pub fn unflushed_files(&self) -> Vec<String> {
+        let state = self.state();
+        if state.unflushed.is_empty() {
+            return Vec::new();
+        }
+        let named = state.names.iter().filter(|(_, file)| state.unflushed.contains(file));
+        named.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Writes back, as a kernel may at any moment, about this share of the sectors that were not flushed. They
+    /// are on the medium then as they are now, whatever is stored into them before the next flush.
+    pub fn write_back(&self, share: f64, random: &mut fastrand::Rng) {
+        for file in self.state().files.values_mut() {
+            file.unflushed.retain(|_, _| random.f64() >= share);
+        }
+    }
+
+    /// Lets one byte of a file rot, on the medium and wherever it was read to.
+    ///
+    /// # Panics
+    /// If there is no such file, or it is not that long.
+    pub fn rot(&self, name: &str, offset: usize, mask: u8) {
+        let mut state = self.state();
+        let number = state.names[name];
+        let file = state.files.get_mut(&number).expect("what is named is there");
+        Arc::make_mut(&mut file.bytes)[offset] ^= mask;
+        for sectors in [&mut file.unflushed, &mut file.forgotten] {
+            if let Some(before) = sectors.get_mut(&(offset / SECTOR_BYTES)) {
+                before[offset % SECTOR_BYTES] ^= mask;
+            }
+        }
+    }
+
     /// Operations so far that changed something, stores and flushes included.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -196,7 +242,8 @@ impl SimulatedDisk {
         self.state().flushes
     }
 
-    /// Lets the operation of this number fail (the first is 1). A store cannot fail and is done.
+    /// Lets the operation of this number fail (the first is 1). A store cannot fail and is done. What a flush that
+    /// failed was for is still seen, and is on the medium only once it was stored again.
     pub fn fail_at(&self, operation: u64, kind: io::ErrorKind) {
         self.state().fail_at = Some((operation, kind));
     }
@@ -222,7 +269,7 @@ impl SimulatedDisk {
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
         let file = state.names.get(name)?;
-        Some(state.files[file].bytes.clone())
+        Some(state.files[file].bytes.to_vec())
     }
 
     /// Puts a file there, durably, with these bytes, whatever the name stood for.
@@ -230,8 +277,7 @@ impl SimulatedDisk {
         let mut state = self.state();
         let number = state.next_file;
         state.next_file += 1;
-        let file = FileState { durable: bytes.clone(), bytes, unflushed: BTreeSet::new() };
-        state.files.insert(number, file);
+        state.files.insert(number, FileState::durable_as(Arc::new(bytes)));
         state.names.insert(name.to_owned(), number);
         state.durable_names.insert(name.to_owned(), number);
     }
@@ -245,38 +291,80 @@ impl SimulatedDisk {
 }
 
 impl FileState {
+    /// A file of which all is on the medium.
+    fn durable_as(bytes: Arc<Vec<u8>>) -> Self {
+        Self { durable_len: bytes.len(), bytes, ..Self::default() }
+    }
+
+    fn store(&mut self, range: Range<usize>, bytes: &[u8]) {
+        let len = self.bytes.len();
+        for sector in range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES) {
+            let before = self.forgotten.remove(&sector);
+            let as_seen = &self.bytes[sector_range(sector, len)];
+            self.unflushed.entry(sector).or_insert_with(|| before.unwrap_or_else(|| as_seen.into()));
+        }
+        Arc::make_mut(&mut self.bytes)[range].copy_from_slice(bytes);
+    }
+
+    fn flush(&mut self) {
+        self.durable_len = self.bytes.len();
+        self.unflushed.clear();
+    }
+
+    fn fail_flush(&mut self) {
+        self.forgotten.append(&mut self.unflushed);
+    }
+
+    /// As on the medium.
+    fn durable(&self) -> Arc<Vec<u8>> {
+        self.with(|_| false, self.durable_len)
+    }
+
+    /// In this length, with the unflushed sectors that `is_there` picks and what the medium holds of the others.
+    fn with(&self, mut is_there: impl FnMut(usize) -> bool, len: usize) -> Arc<Vec<u8>> {
+        let mut bytes = Arc::clone(&self.bytes);
+        let lost = self.unflushed.iter().filter(|(sector, _)| !is_there(**sector));
+        for (sector, before) in lost.chain(&self.forgotten) {
+            Arc::make_mut(&mut bytes)[sector_range(*sector, self.bytes.len())].copy_from_slice(before);
+        }
+        if bytes.len() != len {
+            Arc::make_mut(&mut bytes).resize(len, 0);
+        }
+        bytes
+    }
+
     /// Of what was not flushed, each sector by itself is there or not.
-    fn after_crash(&self, random: &mut fastrand::Rng) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        if bytes.len() != self.bytes.len() {
+    fn after_crash(&self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
+        let mut len = self.bytes.len();
+        if self.durable_len != len {
             // The new length may be there, or the old one, or one in between.
-            let (low, high) = (bytes.len().min(self.bytes.len()), bytes.len().max(self.bytes.len()));
-            let between = random.usize(low..=high);
-            bytes.resize(*random.choice(&[low, between, high]).expect("three to choose from"), 0);
+            let between = random.usize(self.durable_len..=len);
+            len = *random.choice(&[self.durable_len, between, len]).expect("three to choose from");
         }
         let keep_share = random.f64();
-        for sector in &self.unflushed {
-            let range = sector_range(*sector, bytes.len().min(self.bytes.len()));
-            if !range.is_empty() && random.f64() < keep_share {
-                bytes[range.clone()].copy_from_slice(&self.bytes[range]);
+        self.with(|_| random.f64() < keep_share, len)
+    }
+
+    /// As after a crash; some of the sectors that were empty hold garbage.
+    fn garbled(&self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
+        let mut bytes = self.after_crash(random);
+        for (sector, before) in &self.unflushed {
+            let range = sector_range(*sector, bytes.len());
+            let stored = &self.bytes[sector_range(*sector, self.bytes.len())];
+            let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+            if is_zero(before) && !is_zero(stored) && random.u32(..4) == 0 {
+                Arc::make_mut(&mut bytes)[range].fill_with(|| random.u8(..));
             }
         }
         bytes
     }
 
-    /// `base` in the file's present length, but with one unflushed sector as `other` has it, should that be one of
-    /// this file's.
-    fn mixed(&self, base: &[u8], other: &[u8], sector: usize, sectors_before: usize) -> Vec<u8> {
-        let mut bytes = base.to_vec();
-        bytes.resize(self.bytes.len(), 0);
-        let own = sector.checked_sub(sectors_before).and_then(|place| self.unflushed.iter().nth(place));
-        if let Some(sector) = own {
-            let range = sector_range(*sector, bytes.len());
-            bytes[range.clone()].fill(0);
-            let there = sector_range(*sector, bytes.len().min(other.len()));
-            bytes[there.clone()].copy_from_slice(&other[there]);
-        }
-        bytes
+    /// The file in its present length, with all of the unflushed sectors but one, or only that one, should it be
+    /// one of this file's.
+    fn mixed(&self, sector: usize, sectors_before: usize, only: bool) -> Arc<Vec<u8>> {
+        let own = sector.checked_sub(sectors_before).and_then(|place| self.unflushed.keys().nth(place));
+        let is_it = |sector: usize| own == Some(&sector);
+        self.with(|sector| is_it(sector) == only, self.bytes.len())
     }
 }
 
@@ -302,7 +390,7 @@ impl Disk for SimulatedDisk {
         }
         let number = state.next_file;
         state.next_file += 1;
-        let file = FileState { bytes: vec![0; len_bytes as usize], ..FileState::default() };
+        let file = FileState { bytes: Arc::new(vec![0; len_bytes as usize]), ..FileState::default() };
         state.files.insert(number, file);
         state.change_names(Renaming::Set { name: name.to_owned(), file: number });
         Ok(SimulatedFile { disk: self.clone(), number, len_bytes, is_sealed: false })
@@ -380,9 +468,8 @@ impl MappedFile for SimulatedFile {
             return;
         }
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
-        let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
-        file.bytes[range].copy_from_slice(bytes);
-        file.unflushed.extend(sectors);
+        file.store(range, bytes);
+        state.unflushed.insert(self.number);
     }
 
     fn copy_out(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -399,17 +486,20 @@ impl MappedFile for SimulatedFile {
     fn flush(&mut self) -> io::Result<()> {
         assert!(!self.is_sealed, "a flush of a sealed file");
         let mut state = self.disk.state();
-        state.begin()?;
-        state.flushes += 1;
+        let begun = state.begin();
+        let is_off = state.is_off;
         let file = state.files.get_mut(&self.number).expect("an open file is kept");
-        if file.durable.len() != file.bytes.len() {
-            file.durable.resize(file.bytes.len(), 0);
+        if begun.is_err() {
+            if !is_off {
+                file.fail_flush();
+            }
+            return begun;
         }
-        for sector in std::mem::take(&mut file.unflushed) {
-            let start = sector * SECTOR_BYTES;
-            let end = (start + SECTOR_BYTES).min(file.bytes.len());
-            file.durable[start..end].copy_from_slice(&file.bytes[start..end]);
+        file.flush();
+        if file.forgotten.is_empty() {
+            state.unflushed.remove(&self.number);
         }
+        state.flushes += 1;
         Ok(())
     }
 

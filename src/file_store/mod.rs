@@ -24,6 +24,8 @@ use fsd_wire::{
 pub use names::{FileName, NameError};
 use sessions::{Admission, Sessions};
 
+use crate::mutants::mutant;
+
 /// Where the contents of a file lie: a position in the log of this node, which the store only keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentsAt(pub u64);
@@ -242,7 +244,7 @@ impl FileStore {
     /// Removes what is due. Expiries take no revision: no client's change is behind them.
     fn expire(&mut self) {
         while let Some((due, _)) = self.due.first()
-            && *due <= self.cluster_time
+            && (*due < self.cluster_time || *due == self.cluster_time && !mutant!("due-stays-at-its-moment"))
         {
             let (due, name) = self.due.pop_first().expect("one was there");
             let file = self.files.remove(&name).expect("what is due exists");
@@ -303,6 +305,9 @@ impl FileStore {
             }
             Operation::Delete | Operation::DeleteIf { .. } => {
                 self.remove(&name);
+                if mutant!("delete-takes-no-version") {
+                    return Ok(self.revision);
+                }
                 Ok(self.next_revision())
             }
         }

@@ -76,6 +76,12 @@ impl ConnectionId {
         Self { key, generation }
     }
 
+    /// The place in which it stands.
+    #[must_use]
+    pub fn key(self) -> u32 {
+        self.key
+    }
+
     fn token(self) -> Token {
         Token(((self.generation as usize) << 32) | self.key as usize)
     }

@@ -18,6 +18,7 @@ use fsd_wire::{NodeId, Term};
 
 use super::{Raft, ReadReady};
 use crate::limits::{READS_WAITING_MAX, REQUEST_TIMEOUT_MS_MAX};
+use crate::mutants::mutant;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct AskedRead {
@@ -100,14 +101,16 @@ impl Raft {
     }
 
     pub(super) fn handle_read_index_reply(&mut self, from: NodeId, reply: &ReadIndexReply) {
-        let of_this_run = (reply.id.incarnation, reply.id.life) == (self.state.incarnation, self.state.life);
+        let of_this_run = (reply.id.incarnation, reply.id.life) == (self.state.incarnation, self.state.life)
+            || mutant!("answer-to-earlier-life");
         let asked = of_this_run && reply.id.number <= self.asked_reads.number;
         // Another leader's answer would do as well, but is not needed: the present one is asked again.
         if !asked || self.is_leader() || self.leader_id() != Some(from) || reply.term != self.state.term {
             return;
         }
         let waiting = &mut self.asked_reads.waiting;
-        let count = waiting.partition_point(|read| read.number <= reply.id.number);
+        let is_answered = |read: &AskedRead| read.number <= reply.id.number || mutant!("late-read-index");
+        let count = waiting.partition_point(is_answered);
         self.actions.reads_ready.extend(waiting.drain(..count).map(|read| ReadReady {
             id: read.id,
             index: reply.read_index,

@@ -7,6 +7,7 @@ use fsd_wire::NodeId;
 use fsd_wire::peer::{PeerMessage, RequestVote, RequestVoteReply};
 
 use super::{Raft, Role};
+use crate::mutants::mutant;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct CandidateState {
@@ -54,7 +55,7 @@ impl Raft {
     pub(super) fn start_election(&mut self, now_ms: u64, leadership_transfer: bool) {
         self.state.term = self.state.term.next();
         self.state.voted_for = Some(self.config.node);
-        self.state_changed = true;
+        self.state_changed |= !mutant!("own-vote-not-stored");
         self.role = Role::Candidate(CandidateState::default());
         self.ask_for_votes(leadership_transfer);
         self.count_vote(now_ms, self.config.node);
@@ -80,13 +81,17 @@ impl Raft {
     }
 
     pub(super) fn handle_request_vote_reply(&mut self, now_ms: u64, from: NodeId, reply: &RequestVoteReply) {
-        if reply.term > self.state.term && !(reply.pre_vote && reply.vote_granted) {
+        let is_ignored = reply.pre_vote && (reply.vote_granted || mutant!("prevote-term-ignored"));
+        if reply.term > self.state.term && !is_ignored {
             self.become_follower(reply.term, None);
             return;
         }
         let asked = match &self.role {
             Role::PreCandidate(_) => reply.pre_vote && reply.election_term == self.state.term.next(),
-            Role::Candidate(_) => !reply.pre_vote && reply.election_term == self.state.term,
+            Role::Candidate(_) => {
+                (!reply.pre_vote || mutant!("prevote-counts-as-vote"))
+                    && (reply.election_term == self.state.term || mutant!("late-vote-counts"))
+            }
             Role::Follower(_) | Role::Leader(_) => false,
         };
         if asked

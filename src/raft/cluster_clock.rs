@@ -6,6 +6,8 @@
 
 use fsd_wire::ClusterTimeMs;
 
+use crate::mutants::mutant;
+
 /// Runs while this node leads; stands still at the highest stamp seen while it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClusterClock {
@@ -42,6 +44,7 @@ impl ClusterClock {
 
     pub(super) fn now(&self, now_ms: u64) -> ClusterTimeMs {
         match self.anchor {
+            Some((then_ms, _)) if mutant!("stamp-goes-back") => ClusterTimeMs(now_ms.saturating_sub(then_ms)),
             Some((then_ms, base)) => {
                 let passed_ms = now_ms.saturating_sub(then_ms);
                 self.last.max(ClusterTimeMs(base.0.saturating_add(passed_ms)))

@@ -74,13 +74,16 @@
 //! * *A restored copy* is recognised by its life, which hellos carry: a count of starts, and a number that is drawn
 //!   for each start. A peer that has met another start of the same incarnation with the same or a higher count
 //!   says so, and the copy becomes a new incarnation. A copy that was taken in the last life, and started
-//!   again after that life ended, looks like any restart. Nobody can tell the two apart without having
+//!   again after that life ended, looks like any restart; and so does an older one that was started more often, before
+//!   it reached anybody, than its directory was since the copy. Nobody can tell the two apart without having
 //!   written down what the node acknowledged; operators must not restore single nodes from copies, and need
 //!   not: an empty directory is brought up to date by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsd_wire::{Incarnation, Life, LogIndex, NodeId};
+
+use crate::mutants::mutant;
 
 /// Incarnations that a node has met, with the highest life of each.
 pub(super) type Met = BTreeMap<NodeId, (Incarnation, Life)>;
@@ -135,7 +138,7 @@ pub(super) struct Electorate {
 
 /// The least number of nodes that is more than half of `count`.
 pub(super) fn majority(count: usize) -> usize {
-    count / 2 + 1
+    count / 2 + usize::from(count < 2 || !mutant!("quorum-is-half"))
 }
 
 /// The greatest value that `wanted` of `values` reach.
@@ -179,7 +182,8 @@ impl Electorate {
     /// Rule 1: whether what this incarnation holds counts towards a commit, and what it answers towards a
     /// read.
     pub(super) fn counts(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.contains(node) && self.standing(node) == Standing::Confirmed { incarnation }
+        let is_confirmed = self.standing(node) == Standing::Confirmed { incarnation };
+        self.contains(node) && (is_confirmed || mutant!("wiped-node-counts"))
     }
 
     /// Rule 2: whether the vote of this incarnation counts.
@@ -187,6 +191,7 @@ impl Electorate {
         let as_met = met.get(&node).is_none_or(|(first, _)| *first == incarnation);
         self.contains(node)
             && match self.standing(node) {
+                _ if mutant!("wiped-node-votes") => true,
                 Standing::Unknown => as_met,
                 Standing::Proposed { incarnation: registered, first, .. } => {
                     first && registered == incarnation && as_met

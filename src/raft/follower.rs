@@ -7,7 +7,8 @@ use fsd_wire::peer::{
 use fsd_wire::{Entry, EntryKind, Genesis, LogIndex, NodeId};
 
 use super::raft_log::entry_is_sound;
-use super::{Raft, Role};
+use super::{Actions, Raft, Role};
+use crate::mutants::mutant;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FollowerState {
@@ -72,7 +73,9 @@ impl Raft {
             }
         }
         self.role = Role::Follower(FollowerState { leader_id, heard_ms: Some(now_ms) });
-        self.set_election_alarm();
+        if !mutant!("heartbeat-resets-no-timer") {
+            self.set_election_alarm();
+        }
         true
     }
 
@@ -82,7 +85,7 @@ impl Raft {
         // What lies before the beginning of this log was committed, so it equals the leader's.
         if prev.index >= self.log.first_index() || prev.index == LogIndex(0) {
             match self.log.term_at(prev.index) {
-                Some(term) if term == prev.term => {}
+                Some(term) if term == prev.term || mutant!("prev-not-checked") => {}
                 Some(term) => {
                     let first = self.log.first_index_of_term_at(prev.index);
                     let conflict_index = first.expect("an entry of that term is there");
@@ -101,7 +104,8 @@ impl Raft {
             match self.log.term_at(entry.index) {
                 // Only a real conflict removes anything: a short message that comes after a long one must
                 // not take back what was acknowledged.
-                Some(term) if term == entry.term => {}
+                Some(term) if term == entry.term && !mutant!("truncate-always") => {}
+                Some(_) if mutant!("truncate-never") => {}
                 Some(_) => {
                     self.truncate_from(entry.index);
                     self.append(entry.clone());
@@ -111,7 +115,8 @@ impl Raft {
         }
         // What lies behind the last entry of this message may still be another leader's.
         let match_index = request.entries.last().map_or(prev.index, |entry| entry.index);
-        let commit_index = request.leader_commit.min(match_index);
+        let verified = if mutant!("commit-beyond-match") { self.log.last_index() } else { match_index };
+        let commit_index = request.leader_commit.min(verified);
         if commit_index > self.commit_index && commit_index <= self.log.last_index() {
             self.set_commit_index(commit_index);
         }
@@ -126,7 +131,9 @@ impl Raft {
             prev_log_index: request.prev_log.index,
             result,
         };
-        self.actions.send_when_durable.push((to, PeerMessage::AppendEntriesReply(reply)));
+        let Actions { send, send_when_durable, .. } = &mut self.actions;
+        let outbox = if mutant!("ack-before-flush") { send } else { send_when_durable };
+        outbox.push((to, PeerMessage::AppendEntriesReply(reply)));
     }
 
     pub(super) fn handle_request_vote(&mut self, now_ms: u64, from: NodeId, request: &RequestVote) {
@@ -143,7 +150,7 @@ impl Raft {
         if vote_granted && !request.pre_vote {
             if self.state.voted_for.is_none() {
                 self.state.voted_for = Some(from);
-                self.state_changed = true;
+                self.state_changed |= !mutant!("granted-vote-not-stored");
             }
             self.set_election_alarm();
         }
@@ -160,13 +167,18 @@ impl Raft {
 
     /// Sections 5.2 and 5.4.1, and the rules of `electorate`.
     fn may_vote_for(&self, request: &RequestVote) -> bool {
-        let free = self.state.voted_for.is_none_or(|node| node == request.candidate_id);
+        let free = self.state.voted_for.is_none_or(|node| node == request.candidate_id)
+            || mutant!("second-vote-in-term");
         let in_time = if request.pre_vote && request.term > self.state.term {
             true
         } else {
             request.term == self.state.term && free && !matches!(self.role, Role::Leader(_))
         };
-        let up_to_date = request.last_log >= self.log.last_id();
+        let (theirs, ours) = (request.last_log, self.log.last_id());
+        let up_to_date = theirs >= ours
+            || mutant!("log-never-compared")
+            || mutant!("log-compared-by-index-alone") && theirs.index >= ours.index
+            || mutant!("log-compared-by-term-alone") && theirs.term >= ours.term;
         let as_expected = request.registered
             || self.electorate.may_grant(request.candidate_id, request.incarnation, &self.state.met);
         let waits_for_its_cluster =
@@ -180,7 +192,7 @@ impl Raft {
             Role::Follower(follower) => follower
                 .heard_ms
                 .is_some_and(|heard_ms| now_ms.saturating_sub(heard_ms) < self.config.election_timeout_ms),
-            Role::PreCandidate(_) | Role::Candidate(_) => false,
+            Role::PreCandidate(_) | Role::Candidate(_) => mutant!("prevote-keeps-leader"),
         }
     }
 

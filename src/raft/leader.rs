@@ -10,6 +10,7 @@ use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Alarm, LogView, ProposeError, Raft, Role, Timer};
 use crate::limits::{APPEND_ENTRIES_BYTES_MAX, APPEND_ENTRIES_COUNT_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::mutants::mutant;
 
 #[derive(Clone, Debug)]
 pub(super) struct LeaderState {
@@ -166,12 +167,16 @@ impl Raft {
             return;
         }
         // An answer to an earlier term of this same node tells nothing about this one.
-        if reply.term < self.state.term || reply.result == AppendResult::StaleTerm {
+        let is_stale = reply.term < self.state.term && !mutant!("stale-reply-counts");
+        if is_stale || reply.result == AppendResult::StaleTerm {
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
         let last_index = self.log.last_index();
-        if leader.progress.get(&from).is_none_or(|progress| progress.incarnation != Some(reply.incarnation)) {
+        let is_same = |progress: &Progress| {
+            progress.incarnation == Some(reply.incarnation) || mutant!("reply-of-other-disk-counts")
+        };
+        if !leader.progress.get(&from).is_some_and(is_same) {
             // Another disk than the one all this was about: what it holds is asked anew, and what this one
             // reply claims is not believed, as it may be a late one from the disk of before.
             leader.meet(from, reply.incarnation, last_index);
@@ -187,7 +192,14 @@ impl Raft {
         progress.welcome_index.get_or_insert(last_index);
         let moved = match reply.result {
             AppendResult::StaleTerm => false,
-            AppendResult::Matched { match_index } => handle_match(progress, match_index, last_index, round),
+            AppendResult::Matched { match_index } => {
+                let match_index = match match_index {
+                    _ if mutant!("match-is-last-sent") => progress.next_index.previous().max(match_index),
+                    _ if mutant!("match-is-own-last") => last_index,
+                    _ => match_index,
+                };
+                handle_match(progress, match_index, last_index, round)
+            }
             AppendResult::Conflict { conflict_term, conflict_index } => {
                 let prev_log_index = reply.prev_log_index;
                 let current = reply.round >= progress.round_valid_from
@@ -202,6 +214,11 @@ impl Raft {
                     let next = match meet.filter(|meet| *meet >= conflict_index) {
                         Some(meet) => meet.next(),
                         None => conflict_index,
+                    };
+                    let next = match next {
+                        _ if mutant!("conflict-hint-off-by-one") => next.next(),
+                        _ if mutant!("conflict-hint-is-last") => prev_log_index.next(),
+                        _ => next,
                     };
                     progress.probe(next.max(self.log.first_index()), round + 1);
                 }
@@ -236,7 +253,9 @@ impl Raft {
             progress.incarnation.map(|incarnation| (*node, incarnation, progress.match_index))
         });
         let Some(index) = self.electorate.held_by_quorum(followers.chain([own])) else { return };
-        if index > self.commit_index && self.log.term_at(index) == Some(self.state.term) {
+        let is_of_this_term =
+            self.log.term_at(index) == Some(self.state.term) || mutant!("commit-of-old-term");
+        if index > self.commit_index && is_of_this_term {
             self.set_commit_index(index);
             if let Role::Leader(leader) = &mut self.role {
                 while leader.uncommitted.front().is_some_and(|(appended, _)| *appended <= index) {
@@ -252,7 +271,7 @@ impl Raft {
         for progress in leader.progress.values_mut() {
             progress.heartbeat_due = true;
         }
-        if !self.is_followed(now_ms) {
+        if !self.is_followed(now_ms) && !mutant!("no-check-quorum") {
             // CheckQuorum: clients had better look for a leader that can commit.
             self.become_follower(self.state.term, None);
             return;

@@ -62,6 +62,8 @@ use follower::FollowerState;
 use leader::LeaderState;
 use raft_log::RaftLog;
 
+use crate::mutants::mutant;
+
 /// What a node is in its term, with the state that only this role has.
 #[derive(Clone, Debug)]
 enum Role {
@@ -244,6 +246,18 @@ impl Raft {
         self.log.last_id()
     }
 
+    /// Everything up to here is flushed, as far as the core was told.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.log.durable_index()
+    }
+
+    /// The first index of each run of equal terms.
+    #[must_use]
+    pub fn term_starts(&self) -> &[(LogIndex, Term)] {
+        self.log.runs()
+    }
+
     /// The term of the entry at `index`, where the log has one; 0 at index 0.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
@@ -299,7 +313,9 @@ impl Raft {
         }
         match self.state.met.get(&identity.node) {
             Some((incarnation, known))
-                if *incarnation == identity.incarnation && identity.life.is_of_an_older_copy_than(*known) =>
+                if *incarnation == identity.incarnation
+                    && identity.life.is_of_an_older_copy_than(*known)
+                    && !mutant!("old-copy-is-welcome") =>
             {
                 HelloStatus::StaleCopy
             }
@@ -391,7 +407,7 @@ impl Raft {
         assert!(term >= self.state.term, "term {} after {}", term, self.state.term);
         if term > self.state.term {
             self.state.term = term;
-            self.state.voted_for = None;
+            self.state.voted_for = self.state.voted_for.filter(|_| mutant!("vote-kept-in-new-term"));
             self.state_changed = true;
         }
         let role = Role::Follower(FollowerState { leader_id, heard_ms: None });

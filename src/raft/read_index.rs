@@ -12,6 +12,7 @@ use fsd_wire::{LogIndex, NodeId};
 
 use super::{PeerRead, Raft, ReadReady, Role};
 use crate::limits::READS_WAITING_MAX;
+use crate::mutants::mutant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asker {
@@ -107,8 +108,12 @@ impl Raft {
         // Until this term's first entry is committed, the leader does not know what its predecessors have
         // committed; it all lies before that entry (section 8). What is due by now was proposed before the
         // read came, so the last tick is waited for, too.
-        let index = commit_index.max(leader.term_first_index).max(leader.last_tick_index);
-        let added = leader.reads.add(WaitingRead { asker, round: leader.round + 1, index });
+        let mut index = commit_index.max(leader.term_first_index).max(leader.last_tick_index);
+        if mutant!("read-before-noop") {
+            index = commit_index;
+        }
+        let round = leader.round + u64::from(!mutant!("read-of-old-round"));
+        let added = leader.reads.add(WaitingRead { asker, round, index });
         self.release_reads();
         added
     }
@@ -117,7 +122,8 @@ impl Raft {
     pub(super) fn release_reads(&mut self) {
         let (own_incarnation, term) = (self.state.incarnation, self.state.term);
         let Role::Leader(leader) = &mut self.role else { return };
-        if self.commit_index < leader.term_first_index || leader.reads.len() == 0 {
+        let is_early = self.commit_index < leader.term_first_index && !mutant!("read-before-noop");
+        if is_early || leader.reads.len() == 0 {
             return;
         }
         let own = (self.config.node, own_incarnation, u64::MAX);
@@ -125,6 +131,7 @@ impl Raft {
             progress.incarnation.map(|incarnation| (*node, incarnation, progress.round_answered))
         });
         let Some(round) = self.electorate.held_by_quorum(followers.chain([own])) else { return };
+        let round = if mutant!("read-without-round") { u64::MAX } else { round };
         for WaitingRead { asker, index, .. } in leader.reads.confirmed(round) {
             match asker {
                 Asker::Own(id) => {

@@ -4,6 +4,7 @@ use fsd_wire::{EntryKind, Incarnation, NodeId, Register};
 
 use super::electorate::Standing;
 use super::{Raft, Role};
+use crate::mutants::mutant;
 
 impl Raft {
     /// Appends what registrations are due. Returns whether there were any.
@@ -43,7 +44,9 @@ impl Raft {
             held.iter().any(|(node, match_index)| *node == subject && *match_index >= index);
         let vouched_for = self.electorate.held_by_others(subject, held.into_iter());
         let of_this_term = index.max(leader.term_first_index);
-        subject_holds_it
-            && (self.commit_index >= index || first && vouched_for.is_some_and(|held| held >= of_this_term))
+        mutant!("confirmed-at-once")
+            || subject_holds_it
+                && (self.commit_index >= index
+                    || first && vouched_for.is_some_and(|held| held >= of_this_term))
     }
 }

@@ -11,6 +11,7 @@ use crate::config::{TextReads, TextWrites};
 use crate::file_store::{self, ContentsAt, File, FileName};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::mutants::mutant;
 use crate::raft::{Input, ProposeError};
 use crate::storage::Position;
 
@@ -102,6 +103,9 @@ impl<D: Disk> Node<D> {
         proposed: Result<EntryId, ProposeError>,
     ) -> Option<Outcome> {
         match proposed {
+            Ok(_) if mutant!("change-answered-early") => {
+                Some(Outcome::Changed { version: fsd_wire::Version(self.store.revision().0 + 1) })
+            }
             Ok(entry) => {
                 let deadline = self.add_deadline(now_ms, client.timeout_ms, RequestKey::Change(entry));
                 self.pending.add_change(entry, client.asker(deadline));

@@ -9,6 +9,7 @@ mod fault;
 mod forwarder;
 mod forwarding;
 mod hellos;
+mod insight;
 mod measurements;
 mod metrics_page;
 pub mod node;

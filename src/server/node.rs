@@ -21,6 +21,7 @@ use crate::config::{Member, TextReads, TextWrites};
 use crate::file_store::{Applied, ContentsAt, FileStore};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::mutants::mutant;
 use crate::net::{ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
 use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
@@ -220,7 +221,7 @@ impl<D: Disk> Node<D> {
             net.send_peer(*node, message);
         }
         net.push_peers(now_ms);
-        let last_index = self.flush_log()?;
+        let last_index = if mutant!("no-flush") { self.log.last_index() } else { self.flush_log()? };
         self.raft.step(now_ms, Input::LogDurable { last_index });
         for (node, message) in &actions.send_when_durable {
             net.send_peer(*node, message);
@@ -350,8 +351,8 @@ impl<D: Disk> Node<D> {
     fn give_up(&mut self, key: RequestKey, net: &mut impl Network) {
         let Some(asker) = self.pending.take(key) else { return };
         let refusal = match key {
-            RequestKey::Change(_) => Refusal::Unknown,
-            RequestKey::Read(_) | RequestKey::Forwarded(_) => Refusal::NoLeader,
+            RequestKey::Change(_) if !mutant!("unknown-is-refused") => Refusal::Unknown,
+            RequestKey::Change(_) | RequestKey::Read(_) | RequestKey::Forwarded(_) => Refusal::NoLeader,
         };
         self.refuse(asker, refusal, net);
     }
@@ -424,7 +425,8 @@ impl<D: Disk> Node<D> {
     fn apply(&mut self, net: &mut impl Network) -> Result<(), Fault> {
         for _ in 0..limits::APPLY_ENTRIES_PER_TURN_MAX {
             let index = self.store.last_applied().next();
-            if index > self.raft.commit_index() {
+            let is_stored = index <= self.log.last_index();
+            if index > self.raft.commit_index() && !(mutant!("apply-uncommitted") && is_stored) {
                 break;
             }
             let entry = self.log.entry(index)?;
@@ -444,7 +446,7 @@ impl<D: Disk> Node<D> {
     /// there knows now that it never will be.
     fn answer_changes(&mut self, index: LogIndex, term: Term, applied: &Applied, net: &mut impl Network) {
         for (proposed, asker) in self.pending.take_changes_at(index) {
-            let outcome = if proposed == (EntryId { term, index }) {
+            let outcome = if proposed == (EntryId { term, index }) || mutant!("other-entry-is-done") {
                 match applied {
                     Applied::Changed { version } => Outcome::Changed { version: *version },
                     Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),

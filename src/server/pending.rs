@@ -7,6 +7,7 @@ use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, NodeId, RequestId, Term};
 
 use super::measurements::RequestKind;
 use crate::limits;
+use crate::mutants::mutant;
 use crate::net::{ClientProtocol, ConnectionId};
 use crate::raft::{PeerRead, ReadReady};
 use crate::timer_wheel::TimerId;
@@ -143,7 +144,9 @@ impl Pending {
     pub(super) fn confirm_reads(&mut self, ready: &ReadReady) {
         for number in self.take_batch(ready.id) {
             let read = self.reads.get_mut(&number).expect("a read that is to be confirmed");
-            read.index = read.index.max(ready.index);
+            if !mutant!("read-before-apply") {
+                read.index = read.index.max(ready.index);
+            }
             if let Some(cluster_time) = ready.cluster_time {
                 read.basis = ReadBasis::Leader(cluster_time);
             }

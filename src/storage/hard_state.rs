@@ -30,8 +30,10 @@ use byteorder::{ByteOrder, LittleEndian};
 use fsd_wire::{ClusterId, Incarnation, Life, NodeId, Term};
 
 use super::error::{Doing, StorageError};
+use super::recovery::store_again;
 use super::{DirectoryIdentity, Position};
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 use crate::raft::HardState;
 
 /// The name of the file.
@@ -139,15 +141,23 @@ impl<D: Disk> HardStateFile<D> {
         log_end: Position,
     ) -> Result<Self, StorageError> {
         let path = disk.describe(HARD_STATE_NAME);
-        let file = disk.open(HARD_STATE_NAME).doing(|| format!("open {path}"))?;
+        let mut file = disk.open(HARD_STATE_NAME).doing(|| format!("open {path}"))?;
         let slots = read_slots(&file).doing(|| format!("read {path}"))?;
         let (sequence, _) = choose(&slots, &path)?;
         let present = slots.iter().position(|slot| match slot {
             Slot::Good { sequence: found, .. } => *found == sequence,
             _ => false,
         });
-        let next_slot = 1 - present.expect("the chosen slot is one of the two") as u64;
-        let identity = identity.clone();
+        let present = present.expect("the chosen slot is one of the two") as u64;
+        // It may be in memory only, if the process before this one ended in the flush of it: it must be on the disk
+        // before the other slot is stored, or a power failure could tear both. If the other slot is not whole,
+        // this one was flushed before that was begun, and is left alone.
+        if matches!(slots[1 - present as usize], Slot::Good { .. }) {
+            let (from, to) = (present * SLOT_BYTES as u64, (present + 1) * SLOT_BYTES as u64);
+            store_again(&mut file, from, to).doing(|| format!("read {path}"))?;
+            file.flush().doing(|| format!("flush {path}"))?;
+        }
+        let (identity, next_slot) = (identity.clone(), 1 - present);
         let mut opened = Self { file, path, identity, log_end, sequence, next_slot, failed: false };
         opened.store(state)?;
         Ok(opened)
@@ -193,11 +203,14 @@ impl<D: Disk> HardStateFile<D> {
         for _ in 0..SLOTS {
             self.sequence += 1;
             self.file.store(self.next_slot * SLOT_BYTES as u64, &encode(self.sequence, &stored));
-            if let Err(source) = self.file.flush() {
+            let flushed = if mutant!("hard-state-not-flushed") { Ok(()) } else { self.file.flush() };
+            if let Err(source) = flushed
+                && !mutant!("failed-hard-state-ignored")
+            {
                 self.failed = true;
                 return Err(StorageError::Io { doing: format!("flush {}", self.path), source });
             }
-            self.next_slot = 1 - self.next_slot;
+            self.next_slot = if mutant!("hard-state-one-slot") { self.next_slot } else { 1 - self.next_slot };
         }
         Ok(())
     }

@@ -1,16 +1,22 @@
 //! What a node does with the files that it finds when it starts. `docs/disk-format.md` has the table; each row
 //! of it is a test.
 
+use std::io;
+
 use fsd_wire::{Entry, EntryKind, Genesis, Incarnation, Life, LogIndex, Register, Term};
 
 use super::error::{Doing, StorageError};
 use super::hard_state::{self, HARD_STATE_NAME, HardStateFile, StoredState};
-use super::segment::{NameKind, Position, RecordHead, file_name, parse_name};
+use super::segment::{ACTIVATION_AT, NameKind, Position, RecordHead, file_name, parse_name};
 use super::segmented_log::SegmentedLog;
 use super::survey::{self, Survey, Visitor};
 use super::{DirectoryIdentity, Recovered, Storage};
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 use crate::raft::{HardState, LogSummary};
+
+/// Bytes that are stored again in one go.
+const STORED_AGAIN_BYTES: usize = 4096;
 
 /// See [`super::open`].
 pub(super) fn open<D: Disk>(
@@ -23,11 +29,18 @@ pub(super) fn open<D: Disk>(
     let (found, summary) = read_log(&disk, identity, stored.as_ref())?;
     let mut report = report(&disk, &found);
     let state = match &stored {
-        Some(stored) => HardState { life: stored.state.life.next(draw_u32(random)), ..stored.state.clone() },
+        Some(stored) => {
+            let life = stored.state.life.next(draw_u32(random));
+            let (term, voted_for) = match summary.term_starts.last() {
+                Some((_, term)) if mutant!("term-reset-at-start") => (*term, None),
+                _ => (stored.state.term, stored.state.voted_for),
+            };
+            HardState { life, term, voted_for, ..stored.state.clone() }
+        }
         None => new_state(random),
     };
     let is_torn = found.is_torn();
-    let Survey { mut segments, leftovers, table, end, highest_id, .. } = found;
+    let Survey { mut segments, leftovers, table, end, proven, highest_id, .. } = found;
     // The temporary file of a hard state is not in the survey, which is about the log.
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
     let temporary = names.into_iter().filter(|name| name == hard_state::TEMPORARY_NAME);
@@ -35,14 +48,15 @@ pub(super) fn open<D: Disk>(
     for name in &removed {
         disk.remove(name).doing(|| format!("remove {}", disk.describe(name)))?;
     }
-    if !removed.is_empty() {
-        disk.sync_directory().doing(|| "flush the data directory".to_owned())?;
-    }
-    // A process that was killed may have left records in memory only: what is told to the core as its log must
-    // be on the disk first.
+    // The names, too, may be in memory only.
+    disk.sync_directory().doing(|| "flush the data directory".to_owned())?;
     if let Some((last, sealed)) = segments.split_last_mut() {
         let path = disk.describe(&file_name(last.header.id));
         last.file.expect_stores().doing(|| format!("map {path}"))?;
+        let is_in_last = proven.segment() == last.header.id;
+        let from = if is_in_last { u64::from(proven.offset()) } else { ACTIVATION_AT };
+        let from = if mutant!("memory-not-stored-again") { u64::from(end.offset()) } else { from };
+        store_again(&mut last.file, from, u64::from(end.offset())).doing(|| format!("read {path}"))?;
         last.file.flush().doing(|| format!("flush {path}"))?;
         sealed.iter_mut().for_each(|segment| segment.file.seal());
     }
@@ -59,6 +73,21 @@ pub(super) fn open<D: Disk>(
     let log =
         SegmentedLog::new(disk, identity, segment_bytes, segments, table, end, is_torn, highest_id, random());
     Ok(Storage { log, hard_state, recovered: Recovered { state, log: summary, report } })
+}
+
+/// Stores bytes that are there once more, so that the next flush surely brings them to the disk. A process that was
+/// killed, or ended because a flush failed, may have left them in memory only, and in the second case the kernel
+/// takes them for written: no flush would ever write them. What is told to the core as its log must be on the disk.
+pub(super) fn store_again<F: MappedFile>(file: &mut F, from: u64, to: u64) -> io::Result<()> {
+    let mut piece = [0; STORED_AGAIN_BYTES];
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(STORED_AGAIN_BYTES as u64) as usize;
+        file.copy_out(at, &mut piece[..len])?;
+        file.store(at, &piece[..len]);
+        at += len as u64;
+    }
+    Ok(())
 }
 
 /// See [`super::check`].
@@ -142,7 +171,7 @@ impl<D: Disk> Visitor<D::File> for Summarizer<'_, D> {
     fn record(&mut self, head: &RecordHead, entry: &Entry) -> Result<(), StorageError> {
         let index = head.id.index;
         let summary = &mut self.summary;
-        if index <= summary.last_index {
+        if index <= summary.last_index && !mutant!("superseded-come-back") {
             truncate(summary, index);
         }
         let is_new_term = summary.term_starts.last().is_none_or(|(_, term)| *term != head.id.term);

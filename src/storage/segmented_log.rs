@@ -17,6 +17,7 @@ use super::segment::{
 };
 use super::survey::SegmentFile;
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 use crate::raft::{LogChange, LogView};
 
 /// The smallest segment that makes sense: a page for its head and a page for records.
@@ -86,7 +87,9 @@ impl SpareRequest {
         file.expect_stores()?;
         file.flush()?;
         disk.rename(&temporary, &file_name(self.header.id))?;
-        disk.sync_directory()?;
+        if !mutant!("directory-not-flushed") {
+            disk.sync_directory()?;
+        }
         Ok(Spare { file, header: self.header.clone() })
     }
 }
@@ -114,7 +117,7 @@ impl<D: Disk> SegmentedLog<D> {
             segments,
             table,
             end,
-            is_torn,
+            is_torn: is_torn && !mutant!("torn-tail-written-over"),
             durable: end,
             spare: None,
             spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
@@ -166,7 +169,8 @@ impl<D: Disk> SegmentedLog<D> {
             self.roll(entry.index, bytes)?;
         }
         let segment = self.segments.last_mut().expect("the log rolled into one");
-        store_record(&mut segment.file, segment.header.salt, self.durable, self.end, entry);
+        let durable = if mutant!("durable-mark-ahead") { self.end } else { self.durable };
+        store_record(&mut segment.file, segment.header.salt, durable, self.end, entry);
         self.table.set_last(&RecordHead {
             position: self.end,
             durable: self.durable,
@@ -196,7 +200,9 @@ impl<D: Disk> SegmentedLog<D> {
     /// Goes on in a new segment. The old one is flushed completely before the first byte of the new one is
     /// stored: the new one's activation block says so.
     fn roll(&mut self, first_index: LogIndex, record_bytes: u64) -> Result<(), StorageError> {
-        self.flush_last()?;
+        if !mutant!("roll-without-flush") {
+            self.flush_last()?;
+        }
         let Spare { mut file, header } = self.take_spare(record_bytes)?;
         let activation = Activation {
             first_index,
@@ -294,7 +300,9 @@ impl<D: Disk> SegmentedLog<D> {
             return Ok(());
         }
         let segment = self.segments.last_mut().expect("a log that is dirty has a segment");
-        if let Err(source) = segment.file.flush() {
+        if let Err(source) = segment.file.flush()
+            && !mutant!("failed-flush-ignored")
+        {
             self.has_failed = true;
             let doing = format!("flush {}", self.disk.describe(&file_name(segment.header.id)));
             return Err(StorageError::Io { doing, source });

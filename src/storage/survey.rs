@@ -18,6 +18,7 @@ use super::segment::{
     SegmentHeader, SegmentId, file_name, parse_name, read_record, read_record_head, search_rest,
 };
 use crate::mapping::Disk;
+use crate::mutants::mutant;
 
 /// A segment that the log rolled into.
 pub(super) struct SegmentFile<F> {
@@ -342,7 +343,8 @@ impl<'a, D: Disk> Walk<'a, D> {
         let rest = search_rest(file, &header, offset, limit);
         let rest = self.read(header.id, rest)?;
         let is_proven = self.found.proven.segment() == header.id && self.found.proven > place;
-        if is_sealed || is_proven || rest.durable > place {
+        let was_flushed = is_sealed || is_proven || rest.durable > place;
+        if was_flushed && !mutant!("damage-is-torn-tail") {
             // While a node runs, the record may have been completed since.
             let again = read_record(&self.found.segments[n].file, &header, offset, limit);
             if self.read(header.id, again)?.is_ok() {
@@ -384,6 +386,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         }
         if !self.is_broken {
             self.found.table.set_last(head);
+            self.found.proven = self.found.proven.max(head.durable);
         }
         self.found.records += 1;
         self.visitor.record(head, entry)

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod crash;
+mod failed_flush;
 mod golden;
 mod model;
 mod recovery_table;

@@ -1,0 +1,204 @@
+//! How processes end, and how they start again.
+
+use std::io::ErrorKind;
+
+use fsd::server::Fault;
+use fsd::server::node::Node;
+use fsd::simulated_disk::SimulatedDisk;
+use fsd::storage::{self, Storage, StorageError};
+use fsd_wire::hello::Identity;
+
+use crate::coverage::Phase;
+use crate::fabric::Party;
+use crate::plan::FaultKind;
+use crate::process::{LogShape, State, Watermarks, node_config};
+use crate::schedule::Happening;
+use crate::simulation::{Checked, Simulation};
+use crate::sockets::{Moment, Sockets};
+
+impl Simulation {
+    pub(crate) fn make_spare(&mut self, place: usize, life: u64) -> Checked {
+        let process = &mut self.processes[place];
+        if process.life != life {
+            return Ok(());
+        }
+        let Some(request) = process.spare_request.take() else { return Ok(()) };
+        let Some(node) = &mut process.node else { return Ok(()) };
+        match request.prepare(&process.disk) {
+            Ok(spare) => match node.install_spare(spare) {
+                Ok(()) => Ok(()),
+                Err(fault) => self.end_of_process(place, &fault),
+            },
+            Err(_) if process.disk.is_off() => {
+                self.lose_power(place);
+                Ok(())
+            }
+            Err(error) => {
+                node.spare_failed(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// A node ended by itself: there must be a reason for it.
+    pub(crate) fn end_of_process(&mut self, place: usize, fault: &Fault) -> Checked {
+        let process = &mut self.processes[place];
+        if process.disk.is_off() {
+            self.lose_power(place);
+            return Ok(());
+        }
+        let is_full = matches!(fault, Fault::Storage(StorageError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull);
+        let is_expected = process.fails
+            || is_full && self.nemesis.is_full(place)
+            || process.is_rotten && matches!(fault, Fault::Storage(StorageError::Damage { .. }));
+        if !is_expected {
+            return Err(format!("node {} ended: {fault}", place + 1));
+        }
+        // The process ends, the machine lives: what was not flushed is in the page cache, unless the failed
+        // flush lost it.
+        if std::mem::take(&mut process.fails) && self.random.bool() {
+            self.lose_power(place);
+        } else {
+            self.end(place, false);
+        }
+        Ok(())
+    }
+
+    /// The process is gone; what it stored is in the page cache.
+    pub(crate) fn end(&mut self, place: usize, silently: bool) {
+        let process = &mut self.processes[place];
+        let Some(node) = process.node.take() else { return };
+        let raft = node.raft();
+        process.last_words = Some((
+            LogShape::of(raft),
+            raft.hard_state().clone(),
+            process.durable.last.min(raft.durable_index()),
+        ));
+        process.state = State::Down;
+        process.disk.fail_at(0, ErrorKind::Other);
+        process.life += 1;
+        process.spare_request = None;
+        process.is_stopping = false;
+        self.fabric.close_all(&mut self.schedule, self.now_us, Party::Node(place), silently);
+        self.tell(|| format!("node {} ends", place + 1));
+        let away_us =
+            *self.random.choice(&[1_000, 50_000, 200_000, 200_000, 1_000_000, 4_000_000]).expect("a choice");
+        let at_us = self.now_us + self.random.u64(..away_us);
+        self.schedule.at(at_us, Happening::Start { node: place });
+    }
+
+    /// The machine loses power, running or not.
+    pub(crate) fn lose_power(&mut self, place: usize) {
+        self.end(place, true);
+        let fate = self.draw_fate();
+        let process = &mut self.processes[place];
+        process.disk = process.disk.crash(fate);
+    }
+
+    /// Starts a node that is down.
+    pub(crate) fn start(&mut self, place: usize) -> Checked {
+        let process = &mut self.processes[place];
+        if process.state != State::Down || self.nemesis.stays_away(place) {
+            return Ok(());
+        }
+        self.steps += 1;
+        self.wipe_a_copy_that_nobody_can_tell(place);
+        let process = &mut self.processes[place];
+        if self.is_troubled
+            && self.plan.faults.contains(FaultKind::PowerLossInRecovery)
+            && self.random.u32(..4) == 0
+        {
+            process.disk.power_off_at(process.disk.operations() + self.random.u64(1..20));
+            self.coverage.note(FaultKind::PowerLossInRecovery, Phase::Recovery);
+        }
+        if self.is_troubled && self.plan.faults.contains(FaultKind::FailedCall) && self.random.u32(..8) == 0 {
+            let at = process.disk.operations() + self.random.u64(1..20);
+            process.disk.fail_at(at, ErrorKind::Other);
+            process.fails = true;
+            self.coverage.note(FaultKind::FailedCall, Phase::Recovery);
+        }
+        let mut draws = self.random.fork();
+        let opened =
+            storage::open(process.disk.clone(), &process.identity(), self.plan.segment_bytes, &mut || {
+                draws.u64(1..)
+            });
+        match opened {
+            Ok(storage) => self.started(place, storage),
+            Err(_) if process.disk.is_off() => {
+                let again_at_us = self.now_us + self.random.u64(1..1_000_000);
+                self.lose_power(place);
+                self.schedule.at(again_at_us, Happening::Start { node: place });
+                Ok(())
+            }
+            Err(StorageError::Io { source, .. })
+                if source.kind() == ErrorKind::StorageFull && self.nemesis.is_full(place) =>
+            {
+                let again_at_us = self.now_us + 1_000_000;
+                self.schedule.at(again_at_us, Happening::Start { node: place });
+                Ok(())
+            }
+            Err(StorageError::Io { .. }) if process.fails => {
+                let again_at_us = self.now_us + 1_000_000;
+                process.fails = false;
+                process.disk.fail_at(0, ErrorKind::Other);
+                self.schedule.at(again_at_us, Happening::Start { node: place });
+                Ok(())
+            }
+            Err(_) if process.is_rotten => {
+                process.state = State::Damaged;
+                Ok(())
+            }
+            Err(error) => Err(format!("node {} refuses to start: {error}", place + 1)),
+        }
+    }
+
+    pub(crate) fn started(&mut self, place: usize, storage: Storage<SimulatedDisk>) -> Checked {
+        self.tell(|| {
+            format!("node {} starts: {:?} {:?}", place + 1, storage.recovered.state, storage.recovered.log)
+        });
+        self.check_recovered(place, &storage)?;
+        let config = node_config(&self.plan, place, &mut self.random);
+        let process = &mut self.processes[place];
+        let now_ms = process.clock.now_ms(self.now_us);
+        let state = storage.recovered.state.clone();
+        process.durable = LogShape::of_summary(&storage.recovered.log);
+        process.stored = Some(state.clone());
+        process.is_rotten = false;
+        let mut node = Node::new(config, storage, now_ms);
+        process.last_words = None;
+        if let Some(request) = node.wants_spare() {
+            match request.prepare(&process.disk) {
+                Ok(spare) => node.install_spare(spare).map_err(|fault| fault.to_string())?,
+                Err(_) => {
+                    process.fails = false;
+                    process.disk.fail_at(0, ErrorKind::Other);
+                    let again_at_us = self.now_us + 1_000_000;
+                    self.schedule.at(again_at_us, Happening::Start { node: place });
+                    if process.disk.is_off() {
+                        self.lose_power(place);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        process.disk.power_off_at(u64::MAX);
+        process.disk.fail_at(0, ErrorKind::Other);
+        let identity = Identity {
+            node: process.id(),
+            incarnation: state.incarnation,
+            life: state.life,
+            cluster_id: state.cluster_id,
+        };
+        process.sockets = Sockets::new(place, self.plan.nodes, identity, self.random.u64(..));
+        process.node = Some(node);
+        process.state = State::Up;
+        process.watermarks = Watermarks::default();
+        process.wake_at_us = None;
+        process.busy_until_us = self.now_us;
+        process.fails = false;
+        let mut moment =
+            Moment { fabric: &mut self.fabric, schedule: &mut self.schedule, now_us: self.now_us, now_ms };
+        process.sockets.start(&mut moment);
+        self.turn(place)
+    }
+}

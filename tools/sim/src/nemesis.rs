@@ -1,0 +1,445 @@
+//! Faults that are made at a moment: to links, clocks, processes, disks and directories. What is lost for good stays
+//! within the promise: at most a minority of the nodes at a time lacks what it once acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fsd::mapping::Disk;
+use fsd::simulated_disk::{SimulatedDisk, Unflushed};
+
+use crate::clock::TRUE_RATE;
+use crate::coverage::Phase;
+use crate::plan::FaultKind;
+use crate::process::{LogShape, OldCopy, State};
+use crate::schedule::Happening;
+use crate::simulation::{Checked, Simulation};
+
+/// A fault that ends after a while.
+#[derive(Debug)]
+enum Lasting {
+    Cut(Vec<(usize, usize)>),
+    /// A leader is cut off; when it is heard again, the next one is, so many times more.
+    Isolated(usize, u32),
+    ClientCut(usize),
+    SlowLink(usize, usize),
+    Drift(usize),
+    SlowDisk(usize),
+    FullDisk(usize),
+}
+
+/// The faults that last.
+#[derive(Debug, Default)]
+pub(crate) struct Nemesis {
+    lasting: BTreeMap<u64, Lasting>,
+    made: u64,
+    away: BTreeSet<usize>,
+}
+
+/// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
+const MADE: [FaultKind; 19] = [
+    FaultKind::Replay,
+    FaultKind::Partition,
+    FaultKind::OneWay,
+    FaultKind::SlowLink,
+    FaultKind::ClientCut,
+    FaultKind::Drift,
+    FaultKind::Pause,
+    FaultKind::SlowDisk,
+    FaultKind::PowerLoss,
+    FaultKind::PowerLossOfAll,
+    FaultKind::Kill,
+    FaultKind::PowerLossInCall,
+    FaultKind::FailedCall,
+    FaultKind::FullDisk,
+    FaultKind::WriteBack,
+    FaultKind::Rot,
+    FaultKind::Wipe,
+    FaultKind::OldCopy,
+    FaultKind::Stop,
+];
+
+impl Nemesis {
+    /// Whether the disk of a node is full.
+    pub(crate) fn is_full(&self, place: usize) -> bool {
+        self.lasting.values().any(|fault| matches!(fault, Lasting::FullDisk(of) if *of == place))
+    }
+
+    /// Whether a node is not to be started.
+    pub(crate) fn stays_away(&self, place: usize) -> bool {
+        self.away.contains(&place)
+    }
+
+    pub(crate) fn keep_away(&mut self, place: usize) {
+        self.away.insert(place);
+    }
+}
+
+impl Simulation {
+    /// Makes a fault, if any kind is to be made, and plans the next one.
+    pub(crate) fn make_fault(&mut self) -> Checked {
+        if !self.is_troubled {
+            return Ok(());
+        }
+        let at_us = self.now_us + self.random.u64(1..=2 * self.plan.fault_every_us);
+        self.schedule.at(at_us, Happening::Fault);
+        self.refresh_soundness();
+        self.repair_damaged();
+        let kinds: Vec<FaultKind> =
+            MADE.into_iter().filter(|kind| self.plan.faults.contains(*kind)).collect();
+        let Some(kind) = self.random.choice(&kinds).copied() else { return Ok(()) };
+        // All at once is rare, or nothing else would ever happen.
+        if kind == FaultKind::PowerLossOfAll && self.random.u32(..8) != 0 {
+            return Ok(());
+        }
+        let place = match self.leader() {
+            Some(leader) if self.random.u32(..5) < 2 => leader,
+            _ => self.random.usize(..self.plan.nodes),
+        };
+        let phase = self.phase();
+        if self.make(kind, place)? {
+            self.coverage.note(kind, phase);
+            self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
+        }
+        for (kind, count) in std::mem::take(&mut self.fabric.done) {
+            for _ in 0..count.min(1) {
+                self.coverage.note(kind, phase);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a fault of this kind; whether it could be made.
+    fn make(&mut self, kind: FaultKind, place: usize) -> Result<bool, String> {
+        let is_up = self.processes[place].node.is_some();
+        match kind {
+            FaultKind::Replay => return self.replay(place),
+            FaultKind::Partition => self.partition(),
+            FaultKind::OneWay => return Ok(self.cut_one_way(place)),
+            FaultKind::SlowLink => return Ok(self.slow_link(place)),
+            FaultKind::ClientCut => {
+                self.fabric.cut_clients(place, true);
+                self.last(Lasting::ClientCut(place));
+            }
+            FaultKind::Drift => {
+                let rate = *self.random.choice(&[500, 900, 999, 1001, 1100, 2000]).expect("a choice");
+                self.processes[place].clock.set_rate(self.now_us, rate);
+                self.last(Lasting::Drift(place));
+            }
+            FaultKind::Pause if is_up => {
+                let pause_us = 1000 * *self.random.choice(&[10, 100, 1000, 10_000]).expect("a choice");
+                self.processes[place].busy_until_us = self.now_us + self.random.u64(..pause_us);
+            }
+            FaultKind::SlowDisk => {
+                self.processes[place].flush_us = 1000 * *self.random.choice(&[5, 50, 500]).expect("a choice");
+                self.last(Lasting::SlowDisk(place));
+            }
+            FaultKind::PowerLoss if is_up => self.lose_power(place),
+            FaultKind::PowerLossOfAll => {
+                (0..self.plan.nodes).for_each(|place| self.lose_power(place));
+            }
+            FaultKind::Kill if is_up => self.end(place, false),
+            FaultKind::PowerLossInCall if is_up => {
+                let disk = &self.processes[place].disk;
+                disk.power_off_at(disk.operations() + self.random.u64(1..30));
+            }
+            FaultKind::FailedCall if is_up => {
+                let process = &mut self.processes[place];
+                process
+                    .disk
+                    .fail_at(process.disk.operations() + self.random.u64(1..20), std::io::ErrorKind::Other);
+                process.fails = true;
+            }
+            FaultKind::FullDisk => {
+                self.processes[place].disk.set_capacity(0);
+                self.last(Lasting::FullDisk(place));
+            }
+            FaultKind::WriteBack => {
+                let share = self.random.f64();
+                self.processes[place].disk.write_back(share, &mut self.random);
+            }
+            FaultKind::Rot => return Ok(self.rot(place)),
+            FaultKind::Wipe => return Ok(self.wipe(place)),
+            FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
+            FaultKind::Stop if is_up => return self.stop(place),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Lets a fault last for a while.
+    fn last(&mut self, fault: Lasting) {
+        let lasts_us = *self.random.choice(&[50_000, 500_000, 5_000_000]).expect("a choice");
+        self.last_for(fault, lasts_us);
+    }
+
+    fn last_for(&mut self, fault: Lasting, lasts_us_max: u64) {
+        self.nemesis.made += 1;
+        let number = self.nemesis.made;
+        self.nemesis.lasting.insert(number, fault);
+        let at_us = self.now_us + self.random.u64(1..lasts_us_max);
+        self.schedule.at(at_us, Happening::Heal { number });
+    }
+
+    /// Cuts a node off from all others, or lets it be heard again.
+    pub(crate) fn isolate(&mut self, place: usize, is_cut: bool) {
+        for other in (0..self.plan.nodes).filter(|other| *other != place) {
+            self.fabric.cut(place, other, is_cut);
+            self.fabric.cut(other, place, is_cut);
+        }
+    }
+
+    /// A fault ends.
+    pub(crate) fn heal(&mut self, number: u64) {
+        let Some(fault) = self.nemesis.lasting.remove(&number) else { return };
+        match fault {
+            Lasting::Cut(links) => {
+                links.into_iter().for_each(|(from, to)| self.fabric.cut(from, to, false));
+            }
+            Lasting::Isolated(place, more) => {
+                self.isolate(place, false);
+                if let Some(leader) = self.leader().filter(|_| more > 0 && self.is_troubled) {
+                    self.isolate(leader, true);
+                    self.last_for(Lasting::Isolated(leader, more - 1), self.plan.election_timeout_ms * 4000);
+                }
+            }
+            Lasting::ClientCut(place) => self.fabric.cut_clients(place, false),
+            Lasting::SlowLink(from, to) => self.fabric.set_us_per_kib(from, to, 0),
+            Lasting::Drift(place) => {
+                self.processes[place].clock.set_rate(self.now_us, TRUE_RATE);
+                self.wake(place, self.now_us + 1);
+            }
+            Lasting::SlowDisk(place) => self.processes[place].flush_us = self.plan.flush_us_max,
+            Lasting::FullDisk(place) => {
+                if !self.nemesis.is_full(place) {
+                    self.processes[place].disk.set_capacity(u64::MAX);
+                }
+            }
+        }
+        self.fabric.release(&mut self.schedule, self.now_us);
+    }
+
+    /// All faults end.
+    pub(crate) fn heal_all(&mut self) {
+        for number in self.nemesis.lasting.keys().copied().collect::<Vec<_>>() {
+            self.heal(number);
+        }
+        self.fabric.heal_all(&mut self.schedule, self.now_us);
+        for place in 0..self.plan.nodes {
+            let process = &mut self.processes[place];
+            process.disk.power_off_at(u64::MAX);
+            process.disk.fail_at(0, std::io::ErrorKind::Other);
+            process.flush_us = process.flush_us.min(1000);
+            process.busy_until_us = process.busy_until_us.min(self.now_us);
+            if process.node.is_some() {
+                self.wake(place, self.now_us + 1);
+            }
+        }
+    }
+
+    /// A message that came once comes again.
+    fn replay(&mut self, place: usize) -> Result<bool, String> {
+        let process = &mut self.processes[place];
+        if process.node.is_none() || process.heard.is_empty() {
+            return Ok(false);
+        }
+        for _ in 0..self.random.usize(1..4) {
+            let (from, message) = self.random.choice(&process.heard).cloned().expect("it heard some");
+            process.sockets.events.push(fsd::net::Event::Peer { from, message });
+        }
+        self.wake(place, self.now_us);
+        Ok(true)
+    }
+
+    fn partition(&mut self) {
+        let mut side: Vec<bool> = (0..self.plan.nodes).map(|_| self.random.bool()).collect();
+        if let Some(leader) = self.leader().filter(|_| self.random.bool()) {
+            // Clients still reach the leader of before.
+            if self.random.bool() {
+                self.isolate(leader, true);
+                let more = self.random.u32(..6);
+                self.last_for(Lasting::Isolated(leader, more), self.plan.election_timeout_ms * 4000);
+                return;
+            }
+            side = (0..self.plan.nodes).map(|place| place == leader).collect();
+            if self.random.bool() && self.plan.faults.contains(FaultKind::Drift) {
+                // It is the last to know.
+                self.processes[leader].clock.set_rate(self.now_us, 200);
+                self.last(Lasting::Drift(leader));
+            }
+        }
+        let pairs = (0..self.plan.nodes).flat_map(|a| (0..self.plan.nodes).map(move |b| (a, b)));
+        let links: Vec<(usize, usize)> = pairs.filter(|(a, b)| side[*a] != side[*b]).collect();
+        links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
+        self.last(Lasting::Cut(links));
+    }
+
+    fn cut_one_way(&mut self, from: usize) -> bool {
+        let to = self.random.usize(..self.plan.nodes);
+        if from == to {
+            return false;
+        }
+        self.fabric.cut(from, to, true);
+        self.last(Lasting::Cut(vec![(from, to)]));
+        true
+    }
+
+    fn slow_link(&mut self, from: usize) -> bool {
+        let to = self.random.usize(..self.plan.nodes);
+        if from == to {
+            return false;
+        }
+        let us_per_kib = *self.random.choice(&[1_000, 20_000, 200_000]).expect("a choice");
+        self.fabric.set_us_per_kib(from, to, us_per_kib);
+        self.last(Lasting::SlowLink(from, to));
+        true
+    }
+
+    fn stop(&mut self, place: usize) -> Result<bool, String> {
+        let process = &mut self.processes[place];
+        let Some(node) = &mut process.node else { return Ok(false) };
+        node.stop(process.clock.now_ms(self.now_us));
+        process.is_stopping = true;
+        self.wake(place, self.now_us);
+        Ok(true)
+    }
+
+    /// Whether the promise holds although this node loses what it acknowledged: a majority keeps it, and knows
+    /// whom it has met.
+    fn may_lose(&self, place: usize) -> bool {
+        let unsound =
+            self.processes.iter().filter(|process| process.place != place && process.is_unsound()).count();
+        let all_have_met = self.processes.iter().filter(|process| process.place != place).all(|process| {
+            process.stored.as_ref().is_some_and(|stored| stored.met.len() + 1 == self.plan.nodes)
+        });
+        unsound < self.plan.minority() && all_have_met && self.witness.committed().0 > 0
+    }
+
+    /// Deletes a data directory.
+    fn wipe(&mut self, place: usize) -> bool {
+        if !self.may_lose(place) {
+            return false;
+        }
+        self.lose_power(place);
+        let process = &mut self.processes[place];
+        process.lost = process.lost.max(process.stored.as_ref().map(|stored| stored.incarnation));
+        process.disk = SimulatedDisk::new();
+        process.old_copy = None;
+        process.forget(LogShape::default(), None);
+        if process.state == State::Damaged {
+            process.state = State::Down;
+            self.schedule.at(self.now_us + 1000, Happening::Start { node: place });
+        }
+        true
+    }
+
+    /// Nodes that refused to start lose their directories, as far as the promise allows.
+    pub(crate) fn repair_damaged(&mut self) {
+        for place in 0..self.plan.nodes {
+            if self.processes[place].state == State::Damaged {
+                self.wipe(place);
+            }
+        }
+    }
+
+    /// Puts a copy of a directory aside, or puts one back that was made in an earlier life.
+    fn copy_or_put_back(&mut self, place: usize) -> bool {
+        let process = &self.processes[place];
+        let Some(copy) = &process.old_copy else {
+            let Some(state) = process.stored.clone().filter(|_| process.node.is_some()) else { return false };
+            if process.is_unsound() {
+                return false;
+            }
+            let (disk, shape) = (process.disk.crash(Unflushed::Lost), process.durable.clone());
+            self.processes[place].old_copy = Some(OldCopy { disk, shape, state });
+            return true;
+        };
+        // Only peers that have met a later life can tell the copy from a restart.
+        let (incarnation, life) = (copy.state.incarnation, copy.state.life);
+        let is_known_as_old = self.processes.iter().filter(|other| other.place != place).all(|other| {
+            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&process.id()));
+            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
+        });
+        if !is_known_as_old || !self.may_lose(place) {
+            return false;
+        }
+        self.lose_power(place);
+        let process = &mut self.processes[place];
+        let OldCopy { disk, shape, state } = process.old_copy.take().expect("it was just seen");
+        disk.set_capacity(u64::MAX);
+        process.disk = disk;
+        process.lost = Some(state.incarnation);
+        process.forget(shape, Some(state));
+        true
+    }
+
+    /// A directory from an old copy that was started, without reaching anybody, as often as its node was since the
+    /// copy, looks like a restart to the others (`raft::electorate` says so): that is outside the promise.
+    pub(crate) fn wipe_a_copy_that_nobody_can_tell(&mut self, place: usize) {
+        let process = &self.processes[place];
+        let (Some(lost), Some(stored)) = (process.lost, &process.stored) else { return };
+        if lost != stored.incarnation {
+            return;
+        }
+        let next = stored.life.count() + 1;
+        let is_told = self.processes.iter().filter(|other| other.place != place).all(|other| {
+            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&process.id()));
+            met.is_some_and(|(met, known)| *met != lost || known.count() >= next)
+        });
+        if !is_told {
+            let process = &mut self.processes[place];
+            process.disk = SimulatedDisk::new();
+            process.forget(LogShape::default(), None);
+        }
+    }
+
+    /// Lets a byte rot that recovery can find: of a sealed segment, of what is known to have been flushed, of one
+    /// of the two hard states, or where nothing is.
+    fn rot(&mut self, place: usize) -> bool {
+        if !self.may_lose(place) {
+            return false;
+        }
+        let process = &mut self.processes[place];
+        let Some(node) = &process.node else { return false };
+        let names = process.disk.list().unwrap_or_default();
+        let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".fsd")).collect();
+        let last = node.log().last_index();
+        let proven = (process.proven.0 > 0 && process.proven < last)
+            .then(|| node.log().position(process.proven.next()));
+        let Some(name) = (if self.random.u32(..4) == 0 {
+            names.iter().find(|name| *name == "hard-state")
+        } else {
+            self.random.choice(&segments).copied()
+        }) else {
+            return false;
+        };
+        let len = process.disk.read(name).map_or(0, |bytes| bytes.len());
+        let mut end = len;
+        if name.ends_with(".fsd") {
+            let Some(proven) = proven else { return false };
+            let segment = fsd::storage::segment::file_name(proven.segment());
+            if *name > segment {
+                return false;
+            }
+            if *name == segment {
+                end = proven.offset() as usize;
+            }
+        }
+        process.disk.rot(name, self.random.usize(..end), 1 << self.random.u32(..8));
+        process.is_rotten = true;
+        true
+    }
+
+    /// What a power failure leaves of what was not flushed.
+    pub(crate) fn draw_fate(&mut self) -> Unflushed {
+        let garbled = self.is_troubled && self.plan.faults.contains(FaultKind::TornGarbage);
+        match self.random.u32(..4) {
+            0 => Unflushed::Lost,
+            1 => Unflushed::Kept,
+            _ if garbled => {
+                let phase: Phase = self.phase();
+                self.coverage.note(FaultKind::TornGarbage, phase);
+                Unflushed::Garbled(self.random.u64(..))
+            }
+            _ => Unflushed::Drawn(self.random.u64(..)),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What one seed stands for: the cluster, its load, and which faults are made and how often. Each seed leaves out
+//! about half of the kinds of faults and of operations: bugs that hide behind one kind of fault show when it is
+//! absent (Groce and others, "Swarm testing", 2012).
+
+use std::fmt;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FaultKind {
+    /// A connection breaks, with what was on its way.
+    Loss,
+    /// Bytes take longer than an election timeout.
+    Delay,
+    /// Bytes arrive in pieces, cut anywhere.
+    Cut,
+    /// A bit is flipped on its way.
+    Flip,
+    /// Old messages of a peer come once more.
+    Replay,
+    /// A connection swallows all that is sent on it.
+    HalfOpen,
+    /// The nodes fall into groups that do not hear each other.
+    Partition,
+    /// One direction between two nodes is cut.
+    OneWay,
+    /// A link takes long for each byte.
+    SlowLink,
+    /// Clients cannot reach a node.
+    ClientCut,
+    /// A clock changes its rate.
+    Drift,
+    /// A node stands still for a while.
+    Pause,
+    /// A flush takes long.
+    SlowDisk,
+    /// A machine loses power.
+    PowerLoss,
+    /// All machines lose power.
+    PowerLossOfAll,
+    /// A process is killed; its machine lives.
+    Kill,
+    /// Power fails at some operation of the disk.
+    PowerLossInCall,
+    /// Power fails at some operation of recovery.
+    PowerLossInRecovery,
+    /// A flush, or another call of the disk, fails once.
+    FailedCall,
+    /// The disk is full.
+    FullDisk,
+    /// The kernel writes back what was not flushed.
+    WriteBack,
+    /// What was being written when the power failed is garbage.
+    TornGarbage,
+    /// A byte of the log or the hard state rots.
+    Rot,
+    /// A data directory is deleted.
+    Wipe,
+    /// A data directory is put back from an old copy.
+    OldCopy,
+    /// A node is told to stop, and hands over if it leads.
+    Stop,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 26] = [
+        Self::Loss,
+        Self::Delay,
+        Self::Cut,
+        Self::Flip,
+        Self::Replay,
+        Self::HalfOpen,
+        Self::Partition,
+        Self::OneWay,
+        Self::SlowLink,
+        Self::ClientCut,
+        Self::Drift,
+        Self::Pause,
+        Self::SlowDisk,
+        Self::PowerLoss,
+        Self::PowerLossOfAll,
+        Self::Kill,
+        Self::PowerLossInCall,
+        Self::PowerLossInRecovery,
+        Self::FailedCall,
+        Self::FullDisk,
+        Self::WriteBack,
+        Self::TornGarbage,
+        Self::Rot,
+        Self::Wipe,
+        Self::OldCopy,
+        Self::Stop,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A set of kinds of faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultSet(u32);
+
+impl FaultSet {
+    /// With one more.
+    pub fn insert(&mut self, kind: FaultKind) {
+        self.0 |= 1 << kind as u32;
+    }
+
+    /// With one less.
+    pub fn remove(&mut self, kind: FaultKind) {
+        self.0 &= !(1 << kind as u32);
+    }
+
+    /// Whether it is in it.
+    #[must_use]
+    pub fn contains(self, kind: FaultKind) -> bool {
+        self.0 & (1 << kind as u32) != 0
+    }
+
+    /// Those that are in it.
+    pub fn iter(self) -> impl Iterator<Item = FaultKind> {
+        FaultKind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
+}
+
+/// How often clients do each operation, as weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operations {
+    /// Write.
+    pub write: u32,
+    /// Compare and swap.
+    pub cas: u32,
+    /// Delete, with and without a version.
+    pub delete: u32,
+    /// Read.
+    pub read: u32,
+    /// Stat.
+    pub stat: u32,
+    /// List.
+    pub list: u32,
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// Events delivered to nodes before the faults end.
+    pub steps: u64,
+    /// Nodes of the cluster.
+    pub nodes: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Requests that a client has under way at most.
+    pub pipeline: usize,
+    /// Files that the clients fight for.
+    pub names: usize,
+    /// The largest contents that are written.
+    pub contents_max: usize,
+    /// What clients do.
+    pub operations: Operations,
+    /// Files with an expiry, of 100.
+    pub expiring: u32,
+    /// A client's pause between two operations, on average.
+    pub think_us: u64,
+    /// Which faults are made.
+    pub faults: FaultSet,
+    /// The time between two faults, on average.
+    pub fault_every_us: u64,
+    /// How often something happens to what is sent.
+    pub network_rate: f64,
+    /// Delays of the network.
+    pub delay_us_min: u64,
+    /// Delays of the network.
+    pub delay_us_max: u64,
+    /// How long a flush takes, at most.
+    pub flush_us_max: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// See `raft::Config`.
+    pub heartbeat_ms: u64,
+    /// See `raft::Config`.
+    pub election_timeout_ms: u64,
+    /// Some nodes stay away in the end, as many as a cluster can do without.
+    pub minority_stays_away: bool,
+}
+
+impl Plan {
+    /// What a seed stands for.
+    #[must_use]
+    pub fn from_seed(seed: u64, steps: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x5EED_0F5D_5EED_0F5D);
+        let nodes = *random.choice(&[1, 3, 3, 3, 5, 5]).expect("a choice");
+        let mut faults = FaultSet::default();
+        // A class of runs without any fault: what breaks there is easiest to find.
+        if random.u32(..20) != 0 {
+            for kind in FaultKind::ALL {
+                if random.bool() {
+                    faults.insert(kind);
+                }
+            }
+        }
+        let some = |random: &mut fastrand::Rng, weight| if random.u32(..3) == 0 { 0 } else { weight };
+        let operations = Operations {
+            write: *random.choice(&[1, 4, 4]).expect("a choice"),
+            cas: some(&mut random, 4),
+            delete: some(&mut random, 2),
+            read: *random.choice(&[1, 4, 16]).expect("a choice"),
+            stat: some(&mut random, 2),
+            list: some(&mut random, 1),
+        };
+        let delay_us_min = random.u64(10..500);
+        let heartbeat_ms = random.u64(20..60);
+        Self {
+            seed,
+            steps,
+            nodes,
+            clients: random.usize(1..=6),
+            pipeline: *random.choice(&[1, 1, 2, 8, 32]).expect("a choice"),
+            names: *random.choice(&[1, 2, 5, 12]).expect("a choice"),
+            contents_max: *random.choice(&[16, 100, 600, 3000]).expect("a choice"),
+            operations,
+            expiring: *random.choice(&[0, 0, 10, 50]).expect("a choice"),
+            think_us: *random.choice(&[500, 2_000, 10_000, 50_000]).expect("a choice"),
+            faults,
+            fault_every_us: *random.choice(&[50_000, 200_000, 800_000, 3_000_000]).expect("a choice"),
+            network_rate: *random.choice(&[0.0005, 0.002, 0.01]).expect("a choice"),
+            delay_us_min,
+            delay_us_max: delay_us_min + *random.choice(&[50, 500, 5_000, 40_000]).expect("a choice"),
+            flush_us_max: *random.choice(&[1, 100, 1_000, 10_000]).expect("a choice"),
+            segment_bytes: *random.choice(&[8192, 8192, 16384, 65536]).expect("a choice"),
+            heartbeat_ms,
+            election_timeout_ms: heartbeat_ms * random.u64(3..=8),
+            minority_stays_away: random.bool(),
+        }
+    }
+
+    /// Nodes that a cluster can do without.
+    #[must_use]
+    pub fn minority(&self) -> usize {
+        (self.nodes - 1) / 2
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<String> = self.faults.iter().map(FaultKind::name).collect();
+        write!(
+            f,
+            "seed {} steps {} nodes {} clients {} x {} names {} contents {} expiring {}% think {} us, \
+             faults every {} us, network rate {}, delay {}..{} us, flush {} us, segments of {} bytes, \
+             heartbeat {} ms, election {} ms, faults: {}",
+            self.seed,
+            self.steps,
+            self.nodes,
+            self.clients,
+            self.pipeline,
+            self.names,
+            self.contents_max,
+            self.expiring,
+            self.think_us,
+            self.fault_every_us,
+            self.network_rate,
+            self.delay_us_min,
+            self.delay_us_max,
+            self.flush_us_max,
+            self.segment_bytes,
+            self.heartbeat_ms,
+            self.election_timeout_ms,
+            if faults.is_empty() { "none".to_owned() } else { faults.join(" ") }
+        )
+    }
+}

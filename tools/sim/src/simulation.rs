@@ -1,0 +1,346 @@
+//! One run: the events of a whole cluster in simulated time, with a check of everything after each of them.
+
+use std::collections::BTreeMap;
+
+use fsd::net::Event;
+use fsd_wire::peer::PeerMessage;
+use fsd_wire::{LogIndex, NodeId, Term};
+
+use crate::client::Client;
+use crate::coverage::Coverage;
+use crate::fabric::{Chunk, Fabric, Party, Side};
+use crate::nemesis::Nemesis;
+use crate::plan::{FaultKind, Plan};
+use crate::process::Process;
+use crate::schedule::{Happening, Schedule};
+use crate::sockets::Moment;
+use crate::wire::Wire;
+use crate::witness::Witness;
+
+/// What was found wrong, in words.
+pub(crate) type Checked = Result<(), String>;
+
+/// The first moment of simulated time.
+const BEGIN_US: u64 = 1_000_000;
+/// Old messages that are kept for each node.
+const HEARD_MAX: usize = 32;
+
+/// A whole cluster.
+pub(crate) struct Simulation {
+    pub(crate) plan: Plan,
+    pub(crate) random: fastrand::Rng,
+    pub(crate) now_us: u64,
+    pub(crate) schedule: Schedule,
+    pub(crate) fabric: Fabric,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) witness: Witness,
+    pub(crate) nemesis: Nemesis,
+    pub(crate) coverage: Coverage,
+    /// Who led in each term.
+    pub(crate) leaders: BTreeMap<Term, NodeId>,
+    /// Digests of stores, by the entry that they had applied.
+    pub(crate) digests: BTreeMap<LogIndex, u32>,
+    pub(crate) steps: u64,
+    pub(crate) proofs: u64,
+    hash: u64,
+    /// Faults are made.
+    pub(crate) is_troubled: bool,
+    /// Leader and term may not change any more.
+    pub(crate) order_must_last: bool,
+    /// What happens is printed.
+    pub(crate) tells: bool,
+    /// Clients go on asking.
+    pub(crate) clients_act: bool,
+}
+
+impl Simulation {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut random = fastrand::Rng::with_seed(plan.seed);
+        let processes = (0..plan.nodes).map(|place| Process::new(place, plan, random.u64(..1 << 32)));
+        let processes = processes.collect();
+        let clients = (0..plan.clients).map(|place| Client::new(place, random.u64(..))).collect();
+        let mut schedule = Schedule::default();
+        for node in 0..plan.nodes {
+            schedule.at(BEGIN_US + random.u64(..100_000), Happening::Start { node });
+        }
+        for client in 0..plan.clients {
+            schedule.at(BEGIN_US + random.u64(..200_000), Happening::Client { client });
+        }
+        schedule.at(BEGIN_US + random.u64(..2_000_000), Happening::Fault);
+        Self {
+            fabric: Fabric::new(plan, random.fork()),
+            nemesis: Nemesis::default(),
+            plan: plan.clone(),
+            random,
+            now_us: BEGIN_US,
+            schedule,
+            processes,
+            clients,
+            witness: Witness::default(),
+            coverage: Coverage::default(),
+            leaders: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            steps: 0,
+            proofs: 0,
+            hash: 0,
+            is_troubled: true,
+            order_must_last: false,
+            tells: false,
+            clients_act: true,
+        }
+    }
+
+    /// Lets events happen until so many were delivered to nodes.
+    pub(crate) fn run_steps(&mut self) -> Checked {
+        while self.steps < self.plan.steps {
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
+    /// What all events so far amount to: equal runs have equal hashes.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Says what happens, if anybody wants to know.
+    #[allow(clippy::print_stdout)]
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{:>12} {:>8}  {}", self.now_us, self.steps, what());
+        }
+    }
+
+    pub(crate) fn mix(&mut self, value: u64) {
+        self.hash = (self.hash.rotate_left(5) ^ value).wrapping_mul(0x517C_C1B7_2722_0A95);
+    }
+
+    pub(crate) fn next_event(&mut self) -> Checked {
+        let (time_us, happening) = self.schedule.next().expect("something always comes");
+        self.now_us = self.now_us.max(time_us);
+        match happening {
+            Happening::Arrive { connection, to, chunk } => self.arrive(connection, to, chunk),
+            Happening::Wake { node, life } => {
+                let process = &mut self.processes[node];
+                if process.life != life || process.wake_at_us != Some(time_us) {
+                    return Ok(());
+                }
+                process.wake_at_us = None;
+                self.turn(node)
+            }
+            Happening::Spare { node, life } => self.make_spare(node, life),
+            Happening::Start { node } => self.start(node),
+            Happening::Client { client } => {
+                let committed = self.witness.committed();
+                let pause_us = self.clients[client].act(
+                    &self.plan,
+                    &mut self.fabric,
+                    &mut self.schedule,
+                    self.now_us,
+                    committed,
+                );
+                if self.clients_act {
+                    self.schedule.at(self.now_us + pause_us, Happening::Client { client });
+                }
+                Ok(())
+            }
+            Happening::Fault => self.make_fault(),
+            Happening::Heal { number } => {
+                self.heal(number);
+                Ok(())
+            }
+        }
+    }
+
+    fn arrive(&mut self, key: u32, to: Side, chunk: Chunk) -> Checked {
+        let Some(connection) = self.fabric.get(key) else { return Ok(()) };
+        match connection.party(to) {
+            Party::Client(client) => {
+                if !self.fabric.is_open(key, to) {
+                    return Ok(());
+                }
+                let (fabric, schedule) = (&mut self.fabric, &mut self.schedule);
+                match chunk {
+                    Chunk::Opened => Ok(()),
+                    Chunk::Closed => {
+                        self.clients[client].closed(fabric, schedule, self.now_us, key);
+                        Ok(())
+                    }
+                    Chunk::Bytes(bytes) => {
+                        let witness = &mut self.witness;
+                        self.clients[client].received(fabric, schedule, self.now_us, key, &bytes, witness)
+                    }
+                }
+            }
+            Party::Node(node) => self.arrive_at_node(node, key, to, chunk),
+        }
+    }
+
+    fn arrive_at_node(&mut self, place: usize, key: u32, to: Side, chunk: Chunk) -> Checked {
+        let process = &mut self.processes[place];
+        if process.node.is_none() {
+            // A machine that is up says that nobody listens; one that is down says nothing.
+            if !matches!(chunk, Chunk::Closed) && self.random.bool() {
+                self.fabric.reset(&mut self.schedule, self.now_us, key, to);
+            }
+            return Ok(());
+        }
+        let is_opening = matches!(chunk, Chunk::Opened);
+        if !is_opening && !self.fabric.is_open(key, to) {
+            if matches!(chunk, Chunk::Bytes(_)) {
+                self.fabric.reset(&mut self.schedule, self.now_us, key, to);
+            }
+            return Ok(());
+        }
+        let now_ms = process.clock.now_ms(self.now_us);
+        let mut moment =
+            Moment { fabric: &mut self.fabric, schedule: &mut self.schedule, now_us: self.now_us, now_ms };
+        match chunk {
+            Chunk::Opened => process.sockets.opened(moment.fabric, key),
+            Chunk::Closed => process.sockets.closed(&mut moment, key),
+            Chunk::Bytes(bytes) => {
+                let crc = crc32fast::hash(&bytes);
+                process.sockets.received(&mut moment, key, &bytes);
+                process.sockets.depart(&mut moment);
+                self.mix(u64::from(crc) << 32 | u64::from(key));
+            }
+        }
+        self.steps += 1;
+        self.turn_when_free(place)
+    }
+
+    fn turn_when_free(&mut self, place: usize) -> Checked {
+        let free_at_us = self.processes[place].busy_until_us;
+        if free_at_us <= self.now_us {
+            return self.turn(place);
+        }
+        self.wake(place, free_at_us);
+        Ok(())
+    }
+
+    /// Sees to it that a node has a turn at this time at the latest.
+    pub(crate) fn wake(&mut self, place: usize, at_us: u64) {
+        let process = &mut self.processes[place];
+        let at_us = at_us.max(process.busy_until_us);
+        if process.wake_at_us.is_none_or(|planned_us| planned_us > at_us) {
+            process.wake_at_us = Some(at_us);
+            self.schedule.at(at_us, Happening::Wake { node: place, life: process.life });
+        }
+    }
+
+    /// One turn of a node, and the checks behind it.
+    pub(crate) fn turn(&mut self, place: usize) -> Checked {
+        let process = &mut self.processes[place];
+        let Some(node) = &mut process.node else { return Ok(()) };
+        if process.busy_until_us > self.now_us {
+            let at_us = process.busy_until_us;
+            self.wake(place, at_us);
+            return Ok(());
+        }
+        self.steps += 1;
+        let now_ms = process.clock.now_ms(self.now_us);
+        let before = (self.random.u32(..32) == 0).then(|| node.raft().clone());
+        if self.plan.faults.contains(FaultKind::Replay) {
+            keep_some(&process.sockets.events, &mut process.heard, &mut self.random);
+            if self.is_troubled
+                && self.random.u32(..32) == 0
+                && let Some((from, message)) = self.random.choice(&process.heard).cloned()
+            {
+                process.sockets.events.push(Event::Peer { from, message });
+            }
+        }
+        let flushes = process.disk.flushes();
+        let mut wire = Wire {
+            node: NodeId(place as u32 + 1),
+            moment: Moment {
+                fabric: &mut self.fabric,
+                schedule: &mut self.schedule,
+                now_us: self.now_us,
+                now_ms,
+            },
+            disk: &process.disk,
+            segment_bytes: self.plan.segment_bytes,
+            began_us: self.now_us,
+            flushes,
+            flush_us: process.flush_us,
+            log_last: node.raft().last_index(),
+            is_rotten: process.is_rotten,
+            random: &mut self.random,
+            failure: None,
+            proofs: 0,
+            sockets: &mut process.sockets,
+        };
+        for (deadline_ms, timer) in wire.sockets.timers.drain(..) {
+            node.add_net_timer(deadline_ms, timer);
+        }
+        node.fire_timers(now_ms);
+        for timer in node.take_net_timers() {
+            wire.sockets.fire(&mut wire.moment, timer);
+        }
+        let mut events = std::mem::take(&mut wire.sockets.events);
+        let result = node.turn(now_ms, &mut events, &mut wire);
+        wire.depart();
+        let (failure, proofs) = (wire.failure, wire.proofs);
+        for (deadline_ms, timer) in process.sockets.timers.drain(..) {
+            node.add_net_timer(deadline_ms, timer);
+        }
+        // Events that arose while the turn was under way come with the next.
+        events.append(&mut process.sockets.events);
+        process.sockets.events = events;
+        let flushed = process.disk.flushes() - flushes;
+        process.busy_until_us = self.now_us + flushed * process.flush_us;
+        self.proofs += proofs;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        process.has_failed = result.is_err();
+        self.note_durable(place, result.is_err());
+        self.observe(place, before.as_ref())?;
+        match result {
+            Err(fault) => self.end_of_process(place, &fault),
+            Ok(()) => self.plan_next_turn(place),
+        }
+    }
+
+    fn plan_next_turn(&mut self, place: usize) -> Checked {
+        let process = &mut self.processes[place];
+        let node = process.node.as_mut().expect("it had a turn");
+        if process.is_stopping && node.is_stopped() {
+            self.end(place, false);
+            return Ok(());
+        }
+        if process.spare_request.is_none()
+            && let Some(request) = node.wants_spare()
+        {
+            process.spare_request = Some(request);
+            let at_us = self.now_us + self.random.u64(..20_000);
+            self.schedule.at(at_us, Happening::Spare { node: place, life: process.life });
+        }
+        let mut next_us = None;
+        if let Some(deadline_ms) = node.next_deadline_ms() {
+            next_us = Some(process.clock.when_us(self.now_us, deadline_ms).max(self.now_us + 1));
+        }
+        if !process.sockets.events.is_empty() {
+            next_us = Some(self.now_us + 1);
+        }
+        if let Some(next_us) = next_us {
+            self.wake(place, next_us);
+        }
+        Ok(())
+    }
+}
+
+/// Keeps some of the messages that came: the rare kinds, and a few of the others.
+fn keep_some(events: &[Event], heard: &mut Vec<(NodeId, PeerMessage)>, random: &mut fastrand::Rng) {
+    for event in events {
+        let Event::Peer { from, message } = event else { continue };
+        let is_common = matches!(message, PeerMessage::AppendEntries(_) | PeerMessage::AppendEntriesReply(_));
+        if random.u32(..if is_common { 16 } else { 2 }) == 0 {
+            if heard.len() == HEARD_MAX {
+                heard.swap_remove(random.usize(..HEARD_MAX));
+            }
+            heard.push((*from, message.clone()));
+        }
+    }
+}
