@@ -34,7 +34,7 @@ impl<D: Disk> Node<D> {
             }
             Operation::Change { command } => self.change(now_ms, &mut client, command),
             Operation::OpenSession => {
-                let (idle_ms, sessions_max) = (limits::SESSION_IDLE_MS, limits::SESSIONS_MAX);
+                let (idle_ms, sessions_max) = (self.config.session_idle_ms, self.config.sessions_max);
                 self.in_session(now_ms, &mut client, &SessionCommand::Open { idle_ms, sessions_max })
             }
             Operation::SessionChange { session, sequence, acknowledged, command } => {

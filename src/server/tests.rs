@@ -259,6 +259,8 @@ fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
         max_file_bytes: 1024,
         text_reads: TextReads::Linearizable,
         text_writes: TextWrites::Redirect,
+        session_idle_ms: limits::SESSION_IDLE_MS,
+        sessions_max: limits::SESSIONS_MAX,
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,

@@ -103,7 +103,8 @@ pub fn run_and_tell(plan: &Plan, tells: bool) -> Report {
     simulation.tells = tells;
     let result = catch_unwind(AssertUnwindSafe(|| {
         simulation.run_steps()?;
-        simulation.check_liveness()
+        simulation.check_liveness()?;
+        simulation.witness.record.judge()
     }));
     let failure = match result {
         Ok(Ok(())) => None,

@@ -12,6 +12,7 @@ use crate::fabric::{Chunk, Fabric, Party, Side};
 use crate::nemesis::Nemesis;
 use crate::plan::{FaultKind, Plan};
 use crate::process::Process;
+use crate::record::Record;
 use crate::schedule::{Happening, Schedule};
 use crate::sockets::Moment;
 use crate::wire::Wire;
@@ -59,7 +60,8 @@ impl Simulation {
         let mut random = fastrand::Rng::with_seed(plan.seed);
         let processes = (0..plan.nodes).map(|place| Process::new(place, plan, random.u64(..1 << 32)));
         let processes = processes.collect();
-        let clients = (0..plan.clients).map(|place| Client::new(place, random.u64(..))).collect();
+        let clients =
+            (0..plan.clients).map(|place| Client::new(place, plan.kind_of(place), random.u64(..))).collect();
         let mut schedule = Schedule::default();
         for node in 0..plan.nodes {
             schedule.at(BEGIN_US + random.u64(..100_000), Happening::Start { node });
@@ -77,7 +79,7 @@ impl Simulation {
             schedule,
             processes,
             clients,
-            witness: Witness::default(),
+            witness: Witness::new(Record::of_seed(plan.seed)),
             coverage: Coverage::default(),
             leaders: BTreeMap::new(),
             digests: BTreeMap::new(),
@@ -132,14 +134,13 @@ impl Simulation {
             Happening::Spare { node, life } => self.make_spare(node, life),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
-                let committed = self.witness.committed();
                 let pause_us = self.clients[client].act(
                     &self.plan,
                     &mut self.fabric,
                     &mut self.schedule,
                     self.now_us,
-                    committed,
-                );
+                    &mut self.witness,
+                )?;
                 if self.clients_act {
                     self.schedule.at(self.now_us + pause_us, Happening::Client { client });
                 }
@@ -335,6 +336,10 @@ impl Simulation {
 fn keep_some(events: &[Event], heard: &mut Vec<(NodeId, PeerMessage)>, random: &mut fastrand::Rng) {
     for event in events {
         let Event::Peer { from, message } = event else { continue };
+        // A change that is passed on knows how many of its attempts were answered: no connection answers one twice.
+        if matches!(message, PeerMessage::Forward(_) | PeerMessage::ForwardReply(_)) {
+            continue;
+        }
         let is_common = matches!(message, PeerMessage::AppendEntries(_) | PeerMessage::AppendEntriesReply(_));
         if random.u32(..if is_common { 16 } else { 2 }) == 0 {
             if heard.len() == HEARD_MAX {
