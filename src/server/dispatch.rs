@@ -80,7 +80,9 @@ impl<D: Disk> Node<D> {
             return refused(refusal);
         }
         // True at every node and for ever: no entry can do anything in this session any more.
-        if command.session().is_some_and(|session| self.store.session_is_gone(session)) {
+        let by_clock = mutant!("session-ends-by-clock")
+            && self.store.next_session_due().is_some_and(|due| due < self.raft.cluster_time(now_ms));
+        if command.session().is_some_and(|session| self.store.session_is_gone(session) || by_clock) {
             return refused(Refusal::SessionGone);
         }
         let proposed = self.raft.propose_session(now_ms, command.encode());

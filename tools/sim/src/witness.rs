@@ -195,9 +195,9 @@ impl Witness {
         (*known == incarnation && *confirmed).then_some(*index)
     }
 
-    /// How many files there are, and the last version.
-    pub(crate) fn files_and_revision(&self) -> (usize, Version) {
-        (self.model.files().len(), self.model.revision())
+    /// How many files and sessions there are, and the last version.
+    pub(crate) fn totals(&self) -> (usize, usize, Version) {
+        (self.model.files().len(), self.model.sessions().len(), self.model.revision())
     }
 
     /// All attempts of a change in a session were refused, and its client makes no more of them.
