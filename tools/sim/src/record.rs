@@ -57,6 +57,11 @@ impl Record {
         history.answer(call, told, now_us);
     }
 
+    /// Calls that were taken down.
+    pub(crate) fn calls(&self) -> u64 {
+        self.history.as_ref().map_or(0, |history| history.calls().len() as u64)
+    }
+
     /// Whether there is an order of the calls that explains all answers.
     pub(crate) fn judge(&self) -> Checked {
         let Some(history) = &self.history else { return Ok(()) };

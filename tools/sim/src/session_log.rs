@@ -39,6 +39,8 @@ pub(crate) struct SessionLog {
     refused: BTreeSet<(SessionId, Sequence)>,
     /// Sessions that a client was told of.
     told: BTreeSet<SessionId>,
+    /// Entries that repeated a change and were answered with its first reply.
+    pub(crate) repetitions: u64,
 }
 
 impl SessionLog {
@@ -72,6 +74,7 @@ impl SessionLog {
                      entry {index}"
                 ));
             }
+            self.repetitions += 1;
             return Ok(None);
         }
         if self.refused.contains(&(session, sequence)) {
@@ -81,6 +84,11 @@ impl SessionLog {
         }
         self.first_replies.insert((session, sequence), (index, applied.clone()));
         Ok(Some(command))
+    }
+
+    /// Changes that were decided.
+    pub(crate) fn changes(&self) -> u64 {
+        self.first_replies.len() as u64
     }
 
     /// A client knows that nothing happened and never will: every attempt was refused.

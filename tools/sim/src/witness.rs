@@ -62,7 +62,7 @@ pub(crate) struct Witness {
     refused_tags: BTreeSet<Bytes>,
     registered: BTreeMap<NodeId, (Incarnation, LogIndex, bool)>,
     stamp: ClusterTimeMs,
-    sessions: SessionLog,
+    pub(crate) sessions: SessionLog,
     /// What was seen from outside.
     pub(crate) record: Record,
     /// Definite answers that were checked.
