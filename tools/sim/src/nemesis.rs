@@ -35,7 +35,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 19] = [
+const MADE: [FaultKind; 21] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -55,6 +55,8 @@ const MADE: [FaultKind; 19] = [
     FaultKind::Wipe,
     FaultKind::OldCopy,
     FaultKind::Stop,
+    FaultKind::Script,
+    FaultKind::Deposed,
 ];
 
 impl Nemesis {
@@ -98,6 +100,9 @@ impl Simulation {
         if self.make(kind, place)? {
             self.coverage.note(kind, phase);
             self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
+        }
+        if std::mem::take(&mut self.late_answers) > 0 {
+            self.coverage.note(FaultKind::LateAnswer, phase);
         }
         for (kind, count) in std::mem::take(&mut self.fabric.done) {
             for _ in 0..count.min(1) {
@@ -156,6 +161,8 @@ impl Simulation {
                 let share = self.random.f64();
                 self.processes[place].disk.write_back(share, &mut self.random);
             }
+            FaultKind::Script => return Ok(self.begin_script()),
+            FaultKind::Deposed => return Ok(self.depose()),
             FaultKind::Rot => return Ok(self.rot(place)),
             FaultKind::Wipe => return Ok(self.wipe(place)),
             FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
@@ -222,6 +229,7 @@ impl Simulation {
         for number in self.nemesis.lasting.keys().copied().collect::<Vec<_>>() {
             self.heal(number);
         }
+        self.end_script();
         self.fabric.heal_all(&mut self.schedule, self.now_us);
         for place in 0..self.plan.nodes {
             let process = &mut self.processes[place];
@@ -270,6 +278,31 @@ impl Simulation {
         let links: Vec<(usize, usize)> = pairs.filter(|(a, b)| side[*a] != side[*b]).collect();
         links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
         self.last(Lasting::Cut(links));
+    }
+
+    /// Cuts the leader off together with some of the clients, who can reach nobody else, while the others cannot
+    /// reach it any more; by its clock it has long to live.
+    fn depose(&mut self) -> bool {
+        let Some(leader) = self.leader().filter(|_| self.plan.nodes > 2) else { return false };
+        let nodes = self.plan.nodes;
+        let mut links = Vec::new();
+        for other in (0..nodes).filter(|other| *other != leader) {
+            links.extend([(leader, other), (other, leader)]);
+        }
+        for client in 0..self.plan.clients {
+            let stays = self.random.bool();
+            for node in (0..nodes).filter(|node| (*node == leader) != stays) {
+                links.extend([(nodes + client, node), (node, nodes + client)]);
+            }
+            if !stays {
+                self.clients[client].begin_anew(&mut self.fabric, &mut self.schedule, self.now_us);
+            }
+        }
+        links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
+        self.processes[leader].clock.set_rate(self.now_us, 200);
+        self.last_for(Lasting::Drift(leader), self.plan.election_timeout_ms * 10_000);
+        self.last_for(Lasting::Cut(links), self.plan.election_timeout_ms * 10_000);
+        true
     }
 
     fn cut_one_way(&mut self, from: usize) -> bool {
