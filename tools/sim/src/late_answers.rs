@@ -1,15 +1,19 @@
 //! Answers to what a node asked in an earlier election, term or life, which come once more at the worst of moments:
 //! when it has just asked for something that they could be taken for an answer to.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use fsd::net::Event;
 use fsd_wire::NodeId;
 use fsd_wire::Term;
 use fsd_wire::peer::{AppendResult, PeerMessage};
 
-/// Answers of each kind that are kept for each node.
+/// Answers to questions for votes and reads that are kept for each node.
 const KEPT_MAX: usize = 64;
+/// Of the first rounds of a term one answer each is kept.
+const ROUNDS_KEPT: u64 = 4096;
+/// A late answer may be to one of so many rounds.
+const ROUNDS_LATE: u64 = 4;
 
 /// What a node asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ impl Asked {
 pub(crate) struct LateAnswers {
     votes: VecDeque<(NodeId, PeerMessage)>,
     reads: VecDeque<(NodeId, PeerMessage)>,
-    appended: VecDeque<(NodeId, PeerMessage)>,
+    appended: BTreeMap<u64, (NodeId, PeerMessage)>,
 }
 
 impl LateAnswers {
@@ -53,9 +57,12 @@ impl LateAnswers {
                 }
                 PeerMessage::ReadIndexReply(_) => &mut self.reads,
                 PeerMessage::AppendEntriesReply(reply)
-                    if matches!(reply.result, AppendResult::Matched { .. }) && random.u32(..16) == 0 =>
+                    if reply.round < ROUNDS_KEPT
+                        && matches!(reply.result, AppendResult::Matched { .. })
+                        && random.u32(..4) == 0 =>
                 {
-                    &mut self.appended
+                    self.appended.insert(reply.round, (*from, message.clone()));
+                    continue;
                 }
                 _ => continue,
             };
@@ -67,13 +74,8 @@ impl LateAnswers {
     }
 
     /// Old answers that could be taken for one to what was asked just now.
-    pub(crate) fn like(&self, asked: Asked) -> impl Iterator<Item = Event> {
-        let kept = match asked {
-            Asked::Votes(_) => &self.votes,
-            Asked::ReadIndex(_) => &self.reads,
-            Asked::Round(..) => &self.appended,
-        };
-        let is_like = move |message: &PeerMessage| match (asked, message) {
+    pub(crate) fn like(&self, asked: Asked) -> Vec<Event> {
+        let is_like = |message: &PeerMessage| match (asked, message) {
             (Asked::Votes(term), PeerMessage::RequestVoteReply(reply)) => reply.election_term < term,
             (Asked::ReadIndex(number), PeerMessage::ReadIndexReply(reply)) => reply.id.number == number,
             (Asked::Round(term, round), PeerMessage::AppendEntriesReply(reply)) => {
@@ -81,8 +83,16 @@ impl LateAnswers {
             }
             _ => false,
         };
-        kept.iter()
-            .filter(move |(_, message)| is_like(message))
-            .map(|(from, message)| Event::Peer { from: *from, message: message.clone() })
+        let event = |(from, message): &(NodeId, PeerMessage)| {
+            is_like(message).then(|| Event::Peer { from: *from, message: message.clone() })
+        };
+        match asked {
+            Asked::Votes(_) => self.votes.iter().filter_map(event).collect(),
+            Asked::ReadIndex(_) => self.reads.iter().filter_map(event).collect(),
+            Asked::Round(_, round) => {
+                let rounds = round.saturating_sub(ROUNDS_LATE)..=round;
+                self.appended.range(rounds).map(|(_, kept)| kept).filter_map(event).collect()
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::coverage::Coverage;
 use crate::fabric::{Chunk, Fabric, Party, Side};
 use crate::late_answers::Asked;
 use crate::nemesis::Nemesis;
-use crate::plan::{FaultKind, Plan};
+use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
 use crate::schedule::{Happening, Schedule};
 use crate::script::Script;
@@ -30,6 +30,8 @@ const HEARD_MAX: usize = 32;
 /// A whole cluster.
 pub(crate) struct Simulation {
     pub(crate) plan: Plan,
+    /// The plan of clients that only read.
+    reading: Plan,
     pub(crate) random: fastrand::Rng,
     pub(crate) now_us: u64,
     pub(crate) schedule: Schedule,
@@ -82,6 +84,10 @@ impl Simulation {
             scripts: 0,
             late_answers: 0,
             plan: plan.clone(),
+            reading: Plan {
+                operations: Operations { write: 0, cas: 0, delete: 0, read: 1, stat: 0, list: 0 },
+                ..plan.clone()
+            },
             random,
             now_us: BEGIN_US,
             schedule,
@@ -143,8 +149,9 @@ impl Simulation {
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
                 let committed = self.witness.committed();
+                let plan = if self.nemesis.only_reads(client) { &self.reading } else { &self.plan };
                 let pause_us = self.clients[client].act(
-                    &self.plan,
+                    plan,
                     &mut self.fabric,
                     &mut self.schedule,
                     self.now_us,
@@ -309,7 +316,7 @@ impl Simulation {
         if self.is_troubled
             && self.plan.faults.contains(FaultKind::LateAnswer)
             && let Some(asked) = asked
-            && self.random.u32(..if matches!(asked, Asked::Round(..)) { 64 } else { 4 }) == 0
+            && self.random.u32(..if matches!(asked, Asked::Round(..)) { 8 } else { 4 }) == 0
         {
             process.sockets.events.extend(process.late_answers.like(asked));
             self.late_answers += 1;
