@@ -333,7 +333,7 @@ fn create_filled(path: &Path, len_bytes: u64) -> io::Result<FileOfDisk> {
         let len = left.min(FILL_BYTES as u64);
         file.write_all(&zeros[..len as usize])?;
         left -= len;
-        if left % FILL_FLUSH_BYTES == 0 {
+        if left.is_multiple_of(FILL_FLUSH_BYTES) {
             file.sync_data()?;
         }
     }
