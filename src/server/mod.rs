@@ -235,6 +235,7 @@ fn node_config(config: &Config) -> NodeConfig {
         max_file_bytes: config.max_file_bytes,
         text_reads: config.text_reads,
         text_writes: config.text_writes,
+        replication: crate::raft::ReplicationBounds::default(),
         seed: random_u64(),
         new_cluster_id: ClusterId((u128::from(random_u64()) << 64 | u128::from(random_u64())).max(1)),
         new_incarnation: random_u64().max(1),

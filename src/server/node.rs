@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub text_reads: TextReads,
     /// What happens to the text protocol's changes at a node that does not lead.
     pub text_writes: TextWrites,
+    /// How much is sent to a follower at a time.
+    pub replication: raft::ReplicationBounds,
     /// Randomness for election timeouts.
     pub seed: u64,
     /// The cluster's id, should this node begin the cluster.
@@ -123,6 +125,7 @@ impl<D: Disk> Node<D> {
             members: config.members.iter().map(|member| member.node).collect(),
             heartbeat_ms: config.heartbeat_ms,
             election_timeout_ms: config.election_timeout_ms,
+            replication: config.replication,
             seed: config.seed,
             new_cluster_id: config.new_cluster_id,
         };
