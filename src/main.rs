@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match parse(&options) {
         Ok(Wish::Help) => say(options.usage(USAGE).trim_end()),
         Ok(Wish::Version) => say(concat!("fsd ", env!("CARGO_PKG_VERSION"))),
-        Ok(Wish::Check(file)) => with_config(&file, check),
+        Ok(Wish::Check(file)) => with_config(&file, |config| check(&file, config)),
         Ok(Wish::Run { file, exit_with_stdin }) => with_config(&file, |config| run(config, exit_with_stdin)),
         Ok(Wish::Demo(request)) => run_demo(&request),
         Err(reason) => {
@@ -133,7 +133,14 @@ fn with_config(file: &std::path::Path, act: impl FnOnce(&Config) -> ExitCode) ->
     }
 }
 
-fn check(config: &Config) -> ExitCode {
+fn check(file: &std::path::Path, config: &Config) -> ExitCode {
+    let members = config.members.len();
+    complain(&format!(
+        "{}: good, node {} of {members} of cluster {}",
+        file.display(),
+        config.node,
+        config.cluster
+    ));
     match server::check(config) {
         Ok(lines) => {
             for line in lines {

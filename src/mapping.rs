@@ -115,6 +115,8 @@ pub trait MappedFile: Send {
 
 /// Files are filled in pieces of this size; see the head of this file.
 const FILL_BYTES: usize = 4096;
+/// And flushed each time that so much was written: the log's own flushes, on the same device, never wait behind more.
+const FILL_FLUSH_BYTES: u64 = 1024 * 1024;
 
 /// The name of the file whose lock says that a process uses the directory.
 const LOCK_NAME: &str = "lock";
@@ -331,6 +333,9 @@ fn create_filled(path: &Path, len_bytes: u64) -> io::Result<FileOfDisk> {
         let len = left.min(FILL_BYTES as u64);
         file.write_all(&zeros[..len as usize])?;
         left -= len;
+        if left.is_multiple_of(FILL_FLUSH_BYTES) {
+            file.sync_data()?;
+        }
     }
     FileOfDisk::map(file)
 }

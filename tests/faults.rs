@@ -253,7 +253,7 @@ fn the_check_of_a_good_node_says_what_is_there_and_starts_nothing() {
     let check = daemon(&["-t", "-c", &conf]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stderr);
     assert_eq!(check.status.code(), Some(0), "{said}");
-    assert!(said.contains("segment"), "it says what was found: {said}");
+    assert!(said.contains("good, node 1 of 1") && said.contains("segment"), "it says what was found: {said}");
     cluster.launch(&[0]);
     ledger.verify(&mut cluster.client());
     cluster.compare_all_nodes();

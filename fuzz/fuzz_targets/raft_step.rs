@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use fsd::raft::{Config, HardState, Input, LogChange, LogSummary, LogView, Raft, Timer, invariants};
+use fsd::raft::{Config, HardState, Input, LogChange, LogSummary, LogView, Raft, ReplicationBounds, Timer, invariants};
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
     RequestVote, RequestVoteReply, TimeoutNow,
@@ -107,6 +107,7 @@ impl World {
             members: [1, 2, 3].map(NodeId).into(),
             heartbeat_ms: 100,
             election_timeout_ms: ELECTION_MS,
+            replication: ReplicationBounds::default(),
             seed,
             new_cluster_id: ClusterId(1),
         };

@@ -6,6 +6,8 @@ use std::fmt;
 use fsd_wire::peer::{PeerMessage, ReadIndexId};
 use fsd_wire::{ClusterId, ClusterTimeMs, Entry, Incarnation, Life, LogIndex, NodeId, Term};
 
+use crate::limits::{APPEND_ENTRIES_COUNT_MAX, REPLICATION_WINDOW_MESSAGES};
+
 /// What a node is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,10 +19,28 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// A follower waits for it between this and twice this.
     pub election_timeout_ms: u64,
+    /// How much is sent to a follower at a time.
+    pub replication: ReplicationBounds,
     /// For the random part of election timeouts.
     pub seed: u64,
     /// Drawn at random; used only if this node begins a cluster.
     pub new_cluster_id: ClusterId,
+}
+
+/// How much a leader sends to a follower at a time. The daemon uses the bounds of `limits`, which are the default;
+/// schedules that these hide come to light with smaller ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicationBounds {
+    /// Entries of one AppendEntries; at least 1.
+    pub entries_max: usize,
+    /// Messages with entries that wait for an answer; at least 1.
+    pub messages_max: usize,
+}
+
+impl Default for ReplicationBounds {
+    fn default() -> Self {
+        Self { entries_max: APPEND_ENTRIES_COUNT_MAX, messages_max: REPLICATION_WINDOW_MESSAGES }
+    }
 }
 
 /// What must survive a restart besides the log.

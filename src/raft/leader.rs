@@ -9,7 +9,7 @@ use super::progress::{Mode, Progress};
 use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Alarm, LogView, ProposeError, Raft, Role, Timer};
-use crate::limits::{APPEND_ENTRIES_BYTES_MAX, APPEND_ENTRIES_COUNT_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::limits::{APPEND_ENTRIES_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug)]
@@ -304,13 +304,17 @@ impl Raft {
             || leader.progress.values().any(|progress| self.is_due(progress))
     }
 
+    fn window_bytes(&self, progress: &Progress) -> Option<usize> {
+        progress.window_bytes(self.config.replication.messages_max)
+    }
+
     fn is_due(&self, progress: &Progress) -> bool {
         let entries_wait = progress.next_index <= self.log.last_index();
         progress.heartbeat_due
             || match progress.mode {
                 Mode::Probe { sent } => !sent,
                 Mode::Replicate { .. } => {
-                    (entries_wait && progress.window_bytes().is_some())
+                    (entries_wait && self.window_bytes(progress).is_some())
                         || (progress.commit_sent < self.commit_index && progress.is_idle())
                 }
             }
@@ -357,11 +361,11 @@ impl Raft {
         // and they are small.
         let probing = matches!(progress.mode, Mode::Probe { .. });
         let worth_sending = next_index <= last_index && (!probing || next_index >= leader.term_first_index);
-        let entries = match progress.window_bytes().filter(|_| worth_sending) {
+        let entries = match self.window_bytes(progress).filter(|_| worth_sending) {
             Some(bytes) => log.entries(
                 next_index,
                 last_index,
-                APPEND_ENTRIES_COUNT_MAX,
+                self.config.replication.entries_max,
                 bytes.min(APPEND_ENTRIES_BYTES_MAX),
             )?,
             None => Vec::new(),

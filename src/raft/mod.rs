@@ -51,7 +51,7 @@ use fsd_wire::{
 
 pub use interface::{
     Actions, Alarm, Config, HardState, Input, LogChange, LogSummary, LogView, PeerRead, ProposeError,
-    ReadReady, Timer,
+    ReadReady, ReplicationBounds, Timer,
 };
 
 use asked_reads::AskedReads;
@@ -102,6 +102,8 @@ impl Raft {
         assert!(config.members.is_sorted_by(|a, b| a < b), "members in rising order");
         assert!(config.members.contains(&config.node), "this node is a member");
         assert!(config.heartbeat_ms < config.election_timeout_ms, "heartbeats are more frequent");
+        let ReplicationBounds { entries_max, messages_max } = config.replication;
+        assert!(entries_max > 0 && messages_max > 0, "something can be sent");
         let clock = ClusterClock::new(log.last_stamp);
         let log = RaftLog::new(log);
         assert!(log.last_id().term <= state.term, "an entry of a term that was never stored");

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use fsd_wire::{Incarnation, LogIndex};
 
-use crate::limits::{REPLICATION_WINDOW_BYTES, REPLICATION_WINDOW_MESSAGES};
+use crate::limits::REPLICATION_WINDOW_BYTES;
 
 /// Entries sent and not yet answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +95,11 @@ impl Progress {
         self.next_index = self.next_index.max(self.match_index.next());
     }
 
-    /// Bytes of entries that may be sent now; nothing while the window is full.
-    pub(super) fn window_bytes(&self) -> Option<usize> {
+    /// Bytes of entries that may be sent now; nothing while the window of bytes, or of `messages_max`, is full.
+    pub(super) fn window_bytes(&self, messages_max: usize) -> Option<usize> {
         match &self.mode {
             Mode::Probe { sent } => (!sent).then_some(REPLICATION_WINDOW_BYTES),
-            Mode::Replicate { in_flight, in_flight_bytes } => (in_flight.len() < REPLICATION_WINDOW_MESSAGES
+            Mode::Replicate { in_flight, in_flight_bytes } => (in_flight.len() < messages_max
                 && *in_flight_bytes < REPLICATION_WINDOW_BYTES)
                 .then(|| REPLICATION_WINDOW_BYTES - in_flight_bytes),
         }
@@ -129,6 +129,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::REPLICATION_WINDOW_MESSAGES;
 
     fn replicating() -> Progress {
         let mut progress = Progress::new(None, LogIndex(11));
@@ -140,16 +141,20 @@ mod tests {
     #[test]
     fn the_window_is_bounded_in_bytes() {
         let mut progress = replicating();
-        assert_eq!(progress.window_bytes(), Some(REPLICATION_WINDOW_BYTES));
+        assert_eq!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES), Some(REPLICATION_WINDOW_BYTES));
         progress.sent(LogIndex(12), REPLICATION_WINDOW_BYTES - 1);
-        assert_eq!(progress.window_bytes(), Some(1));
+        assert_eq!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES), Some(1));
         // A single entry may be larger than what is left.
         progress.sent(LogIndex(13), 1000);
-        assert_eq!(progress.window_bytes(), None);
+        assert_eq!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES), None);
         progress.acknowledge(LogIndex(11));
-        assert_eq!(progress.window_bytes(), None, "half of the first message is not answered");
+        assert_eq!(
+            progress.window_bytes(REPLICATION_WINDOW_MESSAGES),
+            None,
+            "half of the first message is not answered"
+        );
         progress.acknowledge(LogIndex(12));
-        assert_eq!(progress.window_bytes(), Some(REPLICATION_WINDOW_BYTES - 1000));
+        assert_eq!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES), Some(REPLICATION_WINDOW_BYTES - 1000));
         assert_eq!(progress.next_index, LogIndex(14));
     }
 
@@ -157,23 +162,23 @@ mod tests {
     fn the_window_is_bounded_in_messages() {
         let mut progress = replicating();
         for index in 0..REPLICATION_WINDOW_MESSAGES as u64 {
-            assert!(progress.window_bytes().is_some());
+            assert!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES).is_some());
             progress.sent(LogIndex(11 + index), 1);
         }
-        assert_eq!(progress.window_bytes(), None);
+        assert_eq!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES), None);
         progress.acknowledge(LogIndex(11));
-        assert!(progress.window_bytes().is_some());
+        assert!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES).is_some());
     }
 
     #[test]
     fn one_probe_is_under_way_at_a_time() {
         let mut progress = Progress::new(None, LogIndex(11));
-        assert!(progress.window_bytes().is_some() && progress.is_idle());
+        assert!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES).is_some() && progress.is_idle());
         progress.sent(LogIndex(11), 0);
-        assert!(progress.window_bytes().is_none() && !progress.is_idle());
+        assert!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES).is_none() && !progress.is_idle());
         assert_eq!(progress.next_index, LogIndex(11), "a probe assumes nothing");
         progress.probe(LogIndex(5), 3);
-        assert!(progress.window_bytes().is_some());
+        assert!(progress.window_bytes(REPLICATION_WINDOW_MESSAGES).is_some());
     }
 
     #[test]

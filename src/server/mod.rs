@@ -238,6 +238,7 @@ fn node_config(config: &Config) -> NodeConfig {
         text_writes: config.text_writes,
         session_idle_ms: limits::SESSION_IDLE_MS,
         sessions_max: limits::SESSIONS_MAX,
+        replication: crate::raft::ReplicationBounds::default(),
         seed: random_u64(),
         new_cluster_id: ClusterId((u128::from(random_u64()) << 64 | u128::from(random_u64())).max(1)),
         new_incarnation: random_u64().max(1),

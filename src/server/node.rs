@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub session_idle_ms: u64,
     /// How many sessions there may be when one is opened here; it goes into the log, too.
     pub sessions_max: u32,
+    /// How much is sent to a follower at a time.
+    pub replication: raft::ReplicationBounds,
     /// Randomness for election timeouts.
     pub seed: u64,
     /// The cluster's id, should this node begin the cluster.
@@ -128,6 +130,7 @@ impl<D: Disk> Node<D> {
             members: config.members.iter().map(|member| member.node).collect(),
             heartbeat_ms: config.heartbeat_ms,
             election_timeout_ms: config.election_timeout_ms,
+            replication: config.replication,
             seed: config.seed,
             new_cluster_id: config.new_cluster_id,
         };

@@ -14,7 +14,7 @@ use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
 use crate::config::{Member, TextReads, TextWrites};
 use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
-use crate::raft::Input;
+use crate::raft::{Input, ReplicationBounds};
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
@@ -261,6 +261,7 @@ fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
         text_writes: TextWrites::Redirect,
         session_idle_ms: limits::SESSION_IDLE_MS,
         sessions_max: limits::SESSIONS_MAX,
+        replication: ReplicationBounds::default(),
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),
         new_incarnation: 99,

@@ -18,7 +18,8 @@ use super::memory_log::MemoryLog;
 use super::single;
 use crate::limits::PEER_FRAME_BYTES_MAX;
 use crate::raft::{
-    Actions, Alarm, Config, HardState, Input, LogChange, PeerRead, Raft, ReadReady, Timer, invariants,
+    Actions, Alarm, Config, HardState, Input, LogChange, PeerRead, Raft, ReadReady, ReplicationBounds, Timer,
+    invariants,
 };
 
 pub(super) use checks::Counts;
@@ -214,6 +215,7 @@ impl Cluster {
             members,
             heartbeat_ms: HEARTBEAT_MS,
             election_timeout_ms: ELECTION_MS,
+            replication: ReplicationBounds::default(),
             seed,
             new_cluster_id,
         };

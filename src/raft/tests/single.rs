@@ -14,7 +14,8 @@ use fsd_wire::{
 };
 
 use super::raft::{
-    Actions, Config, HardState, Input, LogChange, LogSummary, LogView, PeerRead, Raft, Timer, invariants,
+    Actions, Config, HardState, Input, LogChange, LogSummary, LogView, PeerRead, Raft, ReplicationBounds,
+    Timer, invariants,
 };
 
 pub(crate) const HEARTBEAT_MS: u64 = 100;
@@ -184,6 +185,7 @@ impl Single {
             members: (1..=count).map(NodeId).collect(),
             heartbeat_ms: HEARTBEAT_MS,
             election_timeout_ms: ELECTION_MS,
+            replication: ReplicationBounds::default(),
             seed: 7,
             new_cluster_id: ClusterId(1),
         };

@@ -203,6 +203,14 @@ impl Fabric {
         self.connections.get(&key)
     }
 
+    /// Whether a client has a connection to a node.
+    pub(crate) fn is_connected(&self, client: usize, node: usize) -> bool {
+        let is_it = |connection: &Connection| {
+            connection.opener == Party::Client(client) && connection.acceptor == node && connection.open[0]
+        };
+        self.connections.values().any(is_it)
+    }
+
     /// Whether this end is held.
     pub(crate) fn is_open(&self, key: u32, side: Side) -> bool {
         self.connections.get(&key).is_some_and(|connection| connection.open[side as usize])

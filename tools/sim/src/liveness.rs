@@ -2,6 +2,7 @@
 //! stores, and serve new writes and reads.
 
 use fsd::raft::Raft;
+use fsd_wire::LogIndex;
 use fsd_wire::client::NodeRole;
 
 use crate::coverage::Phase;
@@ -10,7 +11,8 @@ use crate::process::{Process, State};
 use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 
-/// Within so many election timeouts a leader is there and all is replicated.
+/// Within so many election timeouts a leader is there and all is replicated, or a node that lacks entries has come
+/// further: how long the log is does not matter.
 const ELECTION_TIMEOUTS_MAX: u64 = 20;
 /// What finding connections that swallow everything may take besides: six sweeps, and a pause before dialling.
 const DEAD_CONNECTIONS_US: u64 = 5_000_000;
@@ -18,9 +20,6 @@ const DEAD_CONNECTIONS_US: u64 = 5_000_000;
 const LASTING_ORDER_OF: u64 = 4;
 /// For so long nothing must change then.
 const QUIET_ELECTION_TIMEOUTS: u64 = 4;
-/// What an entry may take on its way to a node that lost its disk: the smallest segments hold one or two, and each
-/// takes several flushes to make.
-const CATCH_UP_US: u64 = 5_000;
 /// Writes and reads that must be served then.
 const SERVED: u64 = 10;
 
@@ -38,15 +37,21 @@ impl Simulation {
                 self.schedule.at(self.now_us + 1000, Happening::Start { node: place });
             }
         }
-        let bound_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000
-            + DEAD_CONNECTIONS_US
-            + CATCH_UP_US * self.witness.committed().0;
-        let until_us = self.now_us + bound_us;
+        let progress_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000;
+        let bound_us = progress_us + DEAD_CONNECTIONS_US;
+        let mut until_us = self.now_us + bound_us;
+        let (healed_us, committed, mut applied) = (self.now_us, self.witness.committed(), 0);
         while !self.is_settled() {
             if self.schedule.next_time_us().is_none_or(|time_us| time_us > until_us) {
-                return Err(format!("no order {} ms after the faults: {}", bound_us / 1000, self.describe()));
+                let after_ms = (self.now_us - healed_us) / 1000;
+                return Err(format!("no order {after_ms} ms after the faults: {}", self.describe()));
             }
             self.next_event()?;
+            let applied_now = self.applied_of(committed);
+            if applied_now > applied {
+                applied = applied_now;
+                until_us = until_us.max(self.now_us + progress_us);
+            }
         }
         self.check_equal_stores()?;
         // Connections that swallow everything may hide behind the first order: they are waited for now and then.
@@ -88,6 +93,13 @@ impl Simulation {
         self.processes
             .iter()
             .filter(|process| process.state != State::Damaged && !self.nemesis.stays_away(process.place))
+    }
+
+    /// How many of the entries that were committed when the faults ended have been applied since, over all nodes. What
+    /// elections add is no progress, or a cluster that elects for ever would make some.
+    fn applied_of(&self, committed: LogIndex) -> u64 {
+        let nodes = self.core().filter_map(|process| process.node.as_ref());
+        nodes.map(|node| node.store().last_applied().min(committed).0).sum()
     }
 
     fn is_settled(&self) -> bool {

@@ -20,6 +20,8 @@ enum Lasting {
     /// A leader is cut off; when it is heard again, the next one is, so many times more.
     Isolated(usize, u32),
     ClientCut(usize),
+    /// These clients only read.
+    Readers(Vec<usize>),
     SlowLink(usize, usize),
     Drift(usize),
     SlowDisk(usize),
@@ -35,7 +37,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 19] = [
+const MADE: [FaultKind; 21] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -55,6 +57,8 @@ const MADE: [FaultKind; 19] = [
     FaultKind::Wipe,
     FaultKind::OldCopy,
     FaultKind::Stop,
+    FaultKind::Script,
+    FaultKind::Deposed,
 ];
 
 impl Nemesis {
@@ -66,6 +70,11 @@ impl Nemesis {
     /// Whether a node is not to be started.
     pub(crate) fn stays_away(&self, place: usize) -> bool {
         self.away.contains(&place)
+    }
+
+    /// Whether a client is to do nothing but read.
+    pub(crate) fn only_reads(&self, client: usize) -> bool {
+        self.lasting.values().any(|fault| matches!(fault, Lasting::Readers(who) if who.contains(&client)))
     }
 
     pub(crate) fn keep_away(&mut self, place: usize) {
@@ -98,6 +107,9 @@ impl Simulation {
         if self.make(kind, place)? {
             self.coverage.note(kind, phase);
             self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
+        }
+        if std::mem::take(&mut self.late_answers) > 0 {
+            self.coverage.note(FaultKind::LateAnswer, phase);
         }
         for (kind, count) in std::mem::take(&mut self.fabric.done) {
             for _ in 0..count.min(1) {
@@ -156,6 +168,8 @@ impl Simulation {
                 let share = self.random.f64();
                 self.processes[place].disk.write_back(share, &mut self.random);
             }
+            FaultKind::Script => return Ok(self.begin_script()),
+            FaultKind::Deposed => return Ok(self.depose()),
             FaultKind::Rot => return Ok(self.rot(place)),
             FaultKind::Wipe => return Ok(self.wipe(place)),
             FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
@@ -202,6 +216,7 @@ impl Simulation {
                 }
             }
             Lasting::ClientCut(place) => self.fabric.cut_clients(place, false),
+            Lasting::Readers(_) => {}
             Lasting::SlowLink(from, to) => self.fabric.set_us_per_kib(from, to, 0),
             Lasting::Drift(place) => {
                 self.processes[place].clock.set_rate(self.now_us, TRUE_RATE);
@@ -222,6 +237,7 @@ impl Simulation {
         for number in self.nemesis.lasting.keys().copied().collect::<Vec<_>>() {
             self.heal(number);
         }
+        self.end_script();
         self.fabric.heal_all(&mut self.schedule, self.now_us);
         for place in 0..self.plan.nodes {
             let process = &mut self.processes[place];
@@ -270,6 +286,36 @@ impl Simulation {
         let links: Vec<(usize, usize)> = pairs.filter(|(a, b)| side[*a] != side[*b]).collect();
         links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
         self.last(Lasting::Cut(links));
+    }
+
+    /// Cuts the leader off together with some of its clients, who can reach nobody else, while the others cannot
+    /// reach it any more; by its clock it has long to live. Its clients only read: a change would keep them waiting.
+    fn depose(&mut self) -> bool {
+        let Some(leader) = self.leader().filter(|_| self.plan.nodes > 2) else { return false };
+        let nodes = self.plan.nodes;
+        let (mut links, mut readers) = (Vec::new(), Vec::new());
+        for other in (0..nodes).filter(|other| *other != leader) {
+            links.extend([(leader, other), (other, leader)]);
+        }
+        for client in 0..self.plan.clients {
+            let stays = self.fabric.is_connected(client, leader) && self.random.u32(..4) != 0;
+            for node in (0..nodes).filter(|node| (*node == leader) != stays) {
+                links.extend([(nodes + client, node), (node, nodes + client)]);
+            }
+            if stays {
+                readers.push(client);
+            } else {
+                self.clients[client].begin_anew(&mut self.fabric, &mut self.schedule, self.now_us);
+            }
+        }
+        links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
+        // So slow that the others elect another before its next heartbeat is due, or before it misses answers.
+        let rate = if self.random.bool() { 20 } else { 200 };
+        self.processes[leader].clock.set_rate(self.now_us, rate);
+        self.last_for(Lasting::Drift(leader), self.plan.election_timeout_ms * 10_000);
+        self.last_for(Lasting::Cut(links), self.plan.election_timeout_ms * 10_000);
+        self.last_for(Lasting::Readers(readers), self.plan.election_timeout_ms * 10_000);
+        true
     }
 
     fn cut_one_way(&mut self, from: usize) -> bool {

@@ -60,11 +60,17 @@ pub enum FaultKind {
     OldCopy,
     /// A node is told to stop, and hands over if it leads.
     Stop,
+    /// Leaders are cut off one after the other, each at the moment that matters.
+    Script,
+    /// A slow leader is cut off together with some clients; the others go on.
+    Deposed,
+    /// Answers to earlier elections, terms and lives come when they could be taken for new ones.
+    LateAnswer,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Loss,
         Self::Delay,
         Self::Cut,
@@ -91,6 +97,9 @@ impl FaultKind {
         Self::Wipe,
         Self::OldCopy,
         Self::Stop,
+        Self::Script,
+        Self::Deposed,
+        Self::LateAnswer,
     ];
 
     /// Its name on the command line.
@@ -212,6 +221,10 @@ pub struct Plan {
     pub session_idle_ms_max: u64,
     /// How many sessions there may be.
     pub sessions_max: u32,
+    /// See `raft::ReplicationBounds`.
+    pub entries_max: usize,
+    /// See `raft::ReplicationBounds`.
+    pub messages_max: usize,
     /// Some nodes stay away in the end, as many as a cluster can do without.
     pub minority_stays_away: bool,
 }
@@ -264,6 +277,8 @@ impl Plan {
             heartbeat_ms,
             election_timeout_ms: heartbeat_ms * random.u64(3..=8),
             minority_stays_away: random.bool(),
+            entries_max: *random.choice(&[1, 1, 2, 8, 4096]).expect("a choice"),
+            messages_max: *random.choice(&[1, 1, 2, 256]).expect("a choice"),
             session_clients: 0,
             text_clients: 0,
             session_idle_ms_max: *random.choice(&[1_000, 3_000, 60_000]).expect("a choice"),
@@ -304,6 +319,7 @@ impl fmt::Display for Plan {
             f,
             "seed {} steps {} nodes {} clients {} ({} with sessions, {} text) x {} names {} contents {} expiring {}% think {} us, \
              faults every {} us, network rate {}, delay {}..{} us, flush {} us, segments of {} bytes, \
+             {} entries x {} messages, \
              heartbeat {} ms, election {} ms, faults: {}",
             self.seed,
             self.steps,
@@ -322,6 +338,8 @@ impl fmt::Display for Plan {
             self.delay_us_max,
             self.flush_us_max,
             self.segment_bytes,
+            self.entries_max,
+            self.messages_max,
             self.heartbeat_ms,
             self.election_timeout_ms,
             if faults.is_empty() { "none".to_owned() } else { faults.join(" ") }

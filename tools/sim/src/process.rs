@@ -1,7 +1,7 @@
 //! One node's process, its machine's clock and its disk, and what is known of it from outside.
 
 use fsd::config::{Member, TextReads, TextWrites};
-use fsd::raft::{HardState, LogSummary, Raft};
+use fsd::raft::{HardState, LogSummary, Raft, ReplicationBounds};
 use fsd::server::node::{Node, NodeConfig};
 use fsd::simulated_disk::SimulatedDisk;
 use fsd::storage::{DirectoryIdentity, SpareRequest};
@@ -10,6 +10,7 @@ use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, ClusterTimeMs, Incarnation, LogIndex, NodeId, Term, Version};
 
 use crate::clock::DriftingClock;
+use crate::late_answers::LateAnswers;
 use crate::plan::Plan;
 use crate::sockets::{CLUSTER, Sockets, node_id};
 
@@ -118,6 +119,7 @@ pub(crate) struct Process {
     pub(crate) old_copy: Option<OldCopy>,
     /// Messages that it got, to be got once more.
     pub(crate) heard: Vec<(NodeId, PeerMessage)>,
+    pub(crate) late_answers: LateAnswers,
 }
 
 impl Process {
@@ -149,6 +151,7 @@ impl Process {
             told: None,
             old_copy: None,
             heard: Vec::new(),
+            late_answers: LateAnswers::default(),
         }
     }
 
@@ -215,6 +218,7 @@ pub(crate) fn node_config(plan: &Plan, place: usize, random: &mut fastrand::Rng)
         text_writes: if plan.text_clients > 0 { TextWrites::Forward } else { TextWrites::Redirect },
         session_idle_ms: random.u64(plan.session_idle_ms_max / 2..=plan.session_idle_ms_max),
         sessions_max: plan.sessions_max,
+        replication: ReplicationBounds { entries_max: plan.entries_max, messages_max: plan.messages_max },
         seed: random.u64(..),
         new_cluster_id: ClusterId(random.u128(1..)),
         new_incarnation: random.u64(1..),

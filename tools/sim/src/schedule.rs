@@ -22,6 +22,8 @@ pub(crate) enum Happening {
     Client { client: usize },
     /// A fault is made.
     Fault,
+    /// The next act of a script is played, if this is still its number.
+    Act { number: u64 },
     /// A fault of this number ends.
     Heal { number: u64 },
 }

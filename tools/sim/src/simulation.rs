@@ -9,11 +9,13 @@ use fsd_wire::{LogIndex, NodeId, Term};
 use crate::client::Client;
 use crate::coverage::Coverage;
 use crate::fabric::{Chunk, Fabric, Party, Side};
+use crate::late_answers::Asked;
 use crate::nemesis::Nemesis;
-use crate::plan::{FaultKind, Plan};
+use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
 use crate::record::Record;
 use crate::schedule::{Happening, Schedule};
+use crate::script::Script;
 use crate::sockets::Moment;
 use crate::wire::Wire;
 use crate::witness::Witness;
@@ -29,6 +31,8 @@ const HEARD_MAX: usize = 32;
 /// A whole cluster.
 pub(crate) struct Simulation {
     pub(crate) plan: Plan,
+    /// The plan of clients that only read.
+    reading: Plan,
     pub(crate) random: fastrand::Rng,
     pub(crate) now_us: u64,
     pub(crate) schedule: Schedule,
@@ -37,6 +41,11 @@ pub(crate) struct Simulation {
     pub(crate) clients: Vec<Client>,
     pub(crate) witness: Witness,
     pub(crate) nemesis: Nemesis,
+    pub(crate) script: Option<Script>,
+    /// Scripts and their acts so far.
+    pub(crate) scripts: u64,
+    /// Times that late answers came since the last fault.
+    pub(crate) late_answers: u64,
     pub(crate) coverage: Coverage,
     /// Who led in each term.
     pub(crate) leaders: BTreeMap<Term, NodeId>,
@@ -73,7 +82,14 @@ impl Simulation {
         Self {
             fabric: Fabric::new(plan, random.fork()),
             nemesis: Nemesis::default(),
+            script: None,
+            scripts: 0,
+            late_answers: 0,
             plan: plan.clone(),
+            reading: Plan {
+                operations: Operations { write: 0, cas: 0, delete: 0, read: 1, stat: 0, list: 0, session: 0 },
+                ..plan.clone()
+            },
             random,
             now_us: BEGIN_US,
             schedule,
@@ -134,8 +150,9 @@ impl Simulation {
             Happening::Spare { node, life } => self.make_spare(node, life),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
+                let plan = if self.nemesis.only_reads(client) { &self.reading } else { &self.plan };
                 let pause_us = self.clients[client].act(
-                    &self.plan,
+                    plan,
                     &mut self.fabric,
                     &mut self.schedule,
                     self.now_us,
@@ -147,6 +164,10 @@ impl Simulation {
                 Ok(())
             }
             Happening::Fault => self.make_fault(),
+            Happening::Act { number } => {
+                self.play_act(number);
+                Ok(())
+            }
             Happening::Heal { number } => {
                 self.heal(number);
                 Ok(())
@@ -251,6 +272,9 @@ impl Simulation {
                 process.sockets.events.push(Event::Peer { from, message });
             }
         }
+        if self.plan.faults.contains(FaultKind::LateAnswer) {
+            process.late_answers.keep(&process.sockets.events, &mut self.random);
+        }
         let flushes = process.disk.flushes();
         let mut wire = Wire {
             node: NodeId(place as u32 + 1),
@@ -268,6 +292,7 @@ impl Simulation {
             log_last: node.raft().last_index(),
             is_rotten: process.is_rotten,
             random: &mut self.random,
+            asked: None,
             failure: None,
             proofs: 0,
             sockets: &mut process.sockets,
@@ -282,13 +307,21 @@ impl Simulation {
         let mut events = std::mem::take(&mut wire.sockets.events);
         let result = node.turn(now_ms, &mut events, &mut wire);
         wire.depart();
-        let (failure, proofs) = (wire.failure, wire.proofs);
+        let (failure, proofs, asked) = (wire.failure, wire.proofs, wire.asked);
         for (deadline_ms, timer) in process.sockets.timers.drain(..) {
             node.add_net_timer(deadline_ms, timer);
         }
         // Events that arose while the turn was under way come with the next.
         events.append(&mut process.sockets.events);
         process.sockets.events = events;
+        if self.is_troubled
+            && self.plan.faults.contains(FaultKind::LateAnswer)
+            && let Some(asked) = asked
+            && self.random.u32(..if matches!(asked, Asked::Round(..)) { 8 } else { 4 }) == 0
+        {
+            process.sockets.events.extend(process.late_answers.like(asked));
+            self.late_answers += 1;
+        }
         let flushed = process.disk.flushes() - flushes;
         process.busy_until_us = self.now_us + flushed * process.flush_us;
         self.proofs += proofs;
@@ -298,6 +331,7 @@ impl Simulation {
         process.has_failed = result.is_err();
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
+        self.follow_script(place);
         match result {
             Err(fault) => self.end_of_process(place, &fault),
             Ok(()) => self.plan_next_turn(place),

@@ -10,6 +10,7 @@ use fsd_wire::hello::{HelloStatus, Identity};
 use fsd_wire::peer::{AppendResult, PeerMessage};
 use fsd_wire::{FrameDecoder, LogIndex, Message, NodeId};
 
+use crate::late_answers::Asked;
 use crate::process::directory_of;
 use crate::sockets::{Moment, Sockets};
 
@@ -33,6 +34,8 @@ pub(crate) struct Wire<'a> {
     /// Its disk has rotted: what it would find after a power failure is no promise.
     pub(crate) is_rotten: bool,
     pub(crate) random: &'a mut fastrand::Rng,
+    /// What was asked for last.
+    pub(crate) asked: Option<Asked>,
     /// What was found wrong.
     pub(crate) failure: Option<String>,
     /// Recoveries of copies of disks that were made.
@@ -158,6 +161,7 @@ impl Network for Wire<'_> {
     fn send_peer(&mut self, node: NodeId, message: &PeerMessage) {
         self.check_promise(node, message);
         self.check_codec(message);
+        self.asked = Asked::by(message).or(self.asked);
         if let Some(key) = self.sockets.connection_to(node) {
             self.sockets.say(self.moment.fabric, key, message);
         }
