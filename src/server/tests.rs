@@ -13,6 +13,7 @@ use fsd_wire::{ClusterId, Command, LogIndex, NodeId, Operation as Change, Reques
 use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
 use crate::config::{Member, TextReads, TextWrites};
+use crate::limits;
 use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
 use crate::raft::{Input, ReplicationBounds};
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
