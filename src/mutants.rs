@@ -112,6 +112,22 @@ mod planted {
         53 "failed-flush-ignored" "a failed flush of the log is survived";
         53 "failed-hard-state-ignored" "a failed flush of the hard state is survived";
         54 "no-check-quorum" "a leader that nobody follows goes on";
+        55 "repeated-change-made-again" "a change of a session that comes again is made again";
+        55 "reply-not-kept" "the reply to a change of a session is not kept";
+        55 "acknowledged-floor-ignored" "a change whose number is acknowledged is made when it comes again";
+        56 "session-stays-at-its-moment" "a session that is due at this very moment stays";
+        56 "sessions-outlive-their-time" "no session ends because it lies idle";
+        56 "session-ends-by-clock" "a node calls sessions gone by its own clock, before the log ends them";
+        56 "change-is-no-sign-of-life" "a session ends so long after its opening, whatever it does";
+        56 "unknown-session-is-gone" "a node calls a session gone of which it has not heard yet";
+        57 "newest-session-evicted" "where there are too many sessions, the one used last goes";
+        57 "one-session-more" "there is one session more than the bound in its entry allows";
+        58 "not-leader-is-the-whole" "a node that passes a change on takes one attempt's NotLeader for the answer";
+        58 "busy-is-the-whole" "it takes one attempt's Busy for the answer while others are open";
+        58 "session-gone-is-the-whole" "it begins anew in another session while attempts are open";
+        59 "forwarded-unknown-is-refused" "it calls a change refused when its time is up";
+        59 "retry-takes-a-new-number" "it gives each attempt a number of its own";
+        59 "tickets-repeat" "its requests are called the same in each life";
     }
 
     /// One more than the place of the one that is planted; 0 for none.

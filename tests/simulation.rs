@@ -46,6 +46,8 @@ fn clusters_keep_their_promises_whatever_fails() {
     // The seeds are fixed, so this says something of the generator, not of luck.
     assert!(summary.runs >= SEEDS * 8 / 10, "too little happened in {} runs", summary.vacuous);
     assert!(summary.steps >= SEEDS * STEPS && summary.proofs > SEEDS, "{summary:?}");
+    assert!(summary.session_changes > 100 * SEEDS && summary.repetitions > SEEDS, "{summary:?}");
+    assert!(summary.recorded > 100 * SEEDS, "{summary:?}");
 }
 
 #[test]

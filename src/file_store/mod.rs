@@ -178,7 +178,8 @@ impl FileStore {
     /// Whether a session has ended, as far as this store can tell: one that has will never exist again.
     #[must_use]
     pub fn session_is_gone(&self, session: SessionId) -> bool {
-        session.0 <= self.last_applied.0 && !self.sessions.contains(session)
+        (session.0 <= self.last_applied.0 || mutant!("unknown-session-is-gone"))
+            && !self.sessions.contains(session)
     }
 
     /// How many sessions there are.
@@ -250,7 +251,9 @@ impl FileStore {
             let file = self.files.remove(&name).expect("what is due exists");
             assert!(file.due == Some(due), "{name} is due at {due} and at {:?}", file.due);
         }
-        self.sessions.expire(self.cluster_time);
+        if !mutant!("sessions-outlive-their-time") {
+            self.sessions.expire(self.cluster_time);
+        }
     }
 
     fn apply_session(&mut self, entry: &Entry, at: ContentsAt) -> Applied {

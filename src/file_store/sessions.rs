@@ -16,6 +16,7 @@ use fsd_wire::{ClusterTimeMs, LogIndex, Sequence, SessionId, Version};
 
 use super::Applied;
 use crate::limits::{SESSION_REPLIES_BYTES_MAX, SESSION_REPLY_BYTES, SESSION_WINDOW};
+use crate::mutants::mutant;
 
 /// The first reply to a change, as small as it can be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Sessions {
     /// Ends what is due.
     pub(super) fn expire(&mut self, now: ClusterTimeMs) {
         while let Some((due, session)) = self.due.first().copied()
-            && due <= now
+            && (due < now || due == now && !mutant!("session-stays-at-its-moment"))
         {
             self.end(session);
         }
@@ -130,7 +131,8 @@ impl Sessions {
 
     /// Begins the session of the entry at `index`; others end until there are no more than `sessions_max`.
     pub(super) fn open(&mut self, now: ClusterTimeMs, index: LogIndex, idle_ms: u64, sessions_max: u32) {
-        while self.sessions.len() >= sessions_max as usize && self.evict() {}
+        let sessions_max = sessions_max as usize + usize::from(mutant!("one-session-more"));
+        while self.sessions.len() >= sessions_max && self.evict() {}
         let id = SessionId(index.0);
         let due = ClusterTimeMs(now.0.saturating_add(idle_ms));
         let acknowledged = Sequence(0);
@@ -151,7 +153,9 @@ impl Sessions {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         self.due.remove(&(session.due, id));
         self.used.remove(&(session.used, id));
-        session.due = ClusterTimeMs(now.0.saturating_add(session.idle_ms));
+        if !mutant!("change-is-no-sign-of-life") {
+            session.due = ClusterTimeMs(now.0.saturating_add(session.idle_ms));
+        }
         session.used = index;
         self.due.insert((session.due, id));
         self.used.insert((session.used, id));
@@ -185,11 +189,15 @@ impl Sessions {
             return refused(Refusal::SessionGone);
         }
         let session = &self.sessions[&id];
+        if sequence <= session.acknowledged && mutant!("acknowledged-floor-ignored") {
+            return Admission::New;
+        }
         if sequence <= session.acknowledged {
             let reason = format!("change {sequence} of session {id} is already acknowledged");
             return refused(Refusal::BadRequest { reason });
         }
-        if let Some(first) = session.replies.get(&sequence) {
+        if let Some(first) = session.replies.get(&sequence).filter(|_| !mutant!("repeated-change-made-again"))
+        {
             return Admission::Answered(first.to_applied());
         }
         if sequence.0 - session.acknowledged.0 > SESSION_WINDOW {
@@ -200,6 +208,9 @@ impl Sessions {
 
     /// Keeps the first reply to a change that was admitted; others end while there are too many replies.
     pub(super) fn keep(&mut self, id: SessionId, sequence: Sequence, applied: &Applied) {
+        if mutant!("reply-not-kept") {
+            return;
+        }
         let reply = Reply::of(applied);
         self.replies_bytes += reply.bytes();
         let session = self.sessions.get_mut(&id).expect("its change was admitted");
@@ -240,7 +251,8 @@ impl Sessions {
 
     /// Ends the session that was used longest ago. Whether there was one.
     fn evict(&mut self) -> bool {
-        let longest_ago = self.used.first().map(|(_, id)| *id);
+        let last = self.used.last().filter(|_| mutant!("newest-session-evicted"));
+        let longest_ago = last.or(self.used.first()).map(|(_, id)| *id);
         longest_ago.inspect(|id| self.end(*id)).is_some()
     }
 

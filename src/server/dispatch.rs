@@ -34,7 +34,7 @@ impl<D: Disk> Node<D> {
             }
             Operation::Change { command } => self.change(now_ms, &mut client, command),
             Operation::OpenSession => {
-                let (idle_ms, sessions_max) = (limits::SESSION_IDLE_MS, limits::SESSIONS_MAX);
+                let (idle_ms, sessions_max) = (self.config.session_idle_ms, self.config.sessions_max);
                 self.in_session(now_ms, &mut client, &SessionCommand::Open { idle_ms, sessions_max })
             }
             Operation::SessionChange { session, sequence, acknowledged, command } => {
@@ -80,7 +80,9 @@ impl<D: Disk> Node<D> {
             return refused(refusal);
         }
         // True at every node and for ever: no entry can do anything in this session any more.
-        if command.session().is_some_and(|session| self.store.session_is_gone(session)) {
+        let by_clock = mutant!("session-ends-by-clock")
+            && self.store.next_session_due().is_some_and(|due| due < self.raft.cluster_time(now_ms));
+        if command.session().is_some_and(|session| self.store.session_is_gone(session) || by_clock) {
             return refused(Refusal::SessionGone);
         }
         let proposed = self.raft.propose_session(now_ms, command.encode());

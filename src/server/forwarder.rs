@@ -12,6 +12,7 @@ use fsd_wire::{NodeId, Payload, RequestId, Sequence, SessionId, Term};
 
 use super::pending::Asker;
 use crate::limits;
+use crate::mutants::mutant;
 
 /// The way to a leader. Whatever went another way is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ impl Forwarder {
     /// `first_ticket` should differ from life to life.
     pub(super) fn new(first_ticket: u64) -> Self {
         Self {
-            next_ticket: first_ticket,
+            next_ticket: if mutant!("tickets-repeat") { 1 } else { first_ticket },
             session: Session::None,
             next_sequence: Sequence(1),
             changes: BTreeMap::new(),
@@ -154,11 +155,18 @@ impl Forwarder {
             // This attempt did nothing; the others are as open as before.
             Refusal::NotLeader { .. } | Refusal::NoLeader => {
                 change.open_attempts = change.open_attempts.saturating_sub(1);
+                if mutant!("not-leader-is-the-whole") {
+                    return self.finish(ticket, Outcome::Refused(Refusal::NoLeader));
+                }
                 None
             }
             Refusal::Busy => {
                 change.open_attempts = change.open_attempts.saturating_sub(1);
-                if change.open_attempts == 0 { self.finish(ticket, outcome) } else { None }
+                if change.open_attempts == 0 || mutant!("busy-is-the-whole") {
+                    self.finish(ticket, outcome)
+                } else {
+                    None
+                }
             }
             Refusal::SessionGone => self.lose_session(ticket),
             Refusal::NotFound
@@ -173,7 +181,11 @@ impl Forwarder {
     /// A client has waited long enough. Returns what is known by then.
     pub(super) fn give_up(&mut self, ticket: u64) -> Option<Answer> {
         let change = self.changes.get(&ticket)?;
-        let refusal = if change.open_attempts == 0 { Refusal::NoLeader } else { Refusal::Unknown };
+        let refusal = if change.open_attempts == 0 || mutant!("forwarded-unknown-is-refused") {
+            Refusal::NoLeader
+        } else {
+            Refusal::Unknown
+        };
         self.finish(ticket, Outcome::Refused(refusal))
     }
 
@@ -209,6 +221,9 @@ impl Forwarder {
 
     fn attempt(&mut self, ticket: u64, present: SessionId) -> ClientRequest {
         let change = self.changes.get_mut(&ticket).expect("what is unsent is there");
+        if mutant!("retry-takes-a-new-number") {
+            change.numbered = None;
+        }
         let (session, sequence) = *change.numbered.get_or_insert_with(|| {
             let sequence = self.next_sequence;
             self.next_sequence = Sequence(sequence.0 + 1);
@@ -236,7 +251,7 @@ impl Forwarder {
         {
             self.session = Session::None;
         }
-        if change.open_attempts > 1 {
+        if change.open_attempts > 1 && !mutant!("session-gone-is-the-whole") {
             return self.finish(ticket, Outcome::Refused(Refusal::Unknown));
         }
         change.numbered = None;

@@ -31,6 +31,7 @@ use mio::Waker;
 
 use crate::clock::Clock;
 use crate::config::{Config, Listen, TextWrites};
+use crate::limits;
 use crate::mapping::FileDisk;
 use crate::net::{Addresses, ConnectionId, HttpReply, Net, PARENT_TOKEN, SIGNAL_TOKEN, Settings, WAKE_TOKEN};
 use crate::signals::{self, Signals};
@@ -235,6 +236,8 @@ fn node_config(config: &Config) -> NodeConfig {
         max_file_bytes: config.max_file_bytes,
         text_reads: config.text_reads,
         text_writes: config.text_writes,
+        session_idle_ms: limits::SESSION_IDLE_MS,
+        sessions_max: limits::SESSIONS_MAX,
         replication: crate::raft::ReplicationBounds::default(),
         seed: random_u64(),
         new_cluster_id: ClusterId((u128::from(random_u64()) << 64 | u128::from(random_u64())).max(1)),

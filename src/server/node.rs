@@ -46,6 +46,11 @@ pub struct NodeConfig {
     pub text_reads: TextReads,
     /// What happens to the text protocol's changes at a node that does not lead.
     pub text_writes: TextWrites,
+    /// How long a session that is opened here lives without a sign of life, in milliseconds of cluster time. It goes
+    /// into the log: other nodes may have other bounds.
+    pub session_idle_ms: u64,
+    /// How many sessions there may be when one is opened here; it goes into the log, too.
+    pub sessions_max: u32,
     /// How much is sent to a follower at a time.
     pub replication: raft::ReplicationBounds,
     /// Randomness for election timeouts.

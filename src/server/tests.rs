@@ -13,6 +13,7 @@ use fsd_wire::{ClusterId, Command, LogIndex, NodeId, Operation as Change, Reques
 use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
 use crate::config::{Member, TextReads, TextWrites};
+use crate::limits;
 use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
 use crate::raft::{Input, ReplicationBounds};
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
@@ -259,6 +260,8 @@ fn config_of(node: NodeId, nodes: u32) -> NodeConfig {
         max_file_bytes: 1024,
         text_reads: TextReads::Linearizable,
         text_writes: TextWrites::Redirect,
+        session_idle_ms: limits::SESSION_IDLE_MS,
+        sessions_max: limits::SESSIONS_MAX,
         replication: ReplicationBounds::default(),
         seed: u64::from(node.0),
         new_cluster_id: ClusterId(u128::from(node.0)),

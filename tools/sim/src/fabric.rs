@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use fsd::net::ClientProtocol;
+
 use crate::plan::{FaultKind, Plan};
 use crate::schedule::{Happening, Schedule};
 
@@ -91,6 +93,8 @@ struct Link {
 #[derive(Debug)]
 pub(crate) struct Fabric {
     nodes: usize,
+    /// The first party that speaks as on the text protocol; those behind it do, too.
+    first_text: usize,
     parties: usize,
     links: Vec<Link>,
     connections: BTreeMap<u32, Connection>,
@@ -114,6 +118,7 @@ impl Fabric {
         let rate = |kind, rate| if plan.faults.contains(kind) { rate } else { 0.0 };
         Self {
             nodes: plan.nodes,
+            first_text: parties - plan.text_clients,
             parties,
             links: vec![link; parties * parties],
             connections: BTreeMap::new(),
@@ -209,6 +214,12 @@ impl Fabric {
     /// Whether this end is held.
     pub(crate) fn is_open(&self, key: u32, side: Side) -> bool {
         self.connections.get(&key).is_some_and(|connection| connection.open[side as usize])
+    }
+
+    /// What a client speaks.
+    pub(crate) fn protocol_of(&self, client: usize) -> ClientProtocol {
+        let is_text = self.nodes + client >= self.first_text;
+        if is_text { ClientProtocol::Text } else { ClientProtocol::Binary }
     }
 
     /// The acceptor took the connection.

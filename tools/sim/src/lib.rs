@@ -19,14 +19,17 @@ mod nemesis;
 mod observer;
 mod plan;
 mod process;
+mod record;
 mod runner;
 mod schedule;
 mod script;
+mod session_client;
+mod session_log;
 mod simulation;
 mod sockets;
 mod wire;
 mod witness;
 
 pub use coverage::{Coverage, Phase};
-pub use plan::{FaultKind, FaultSet, Operations, Plan};
+pub use plan::{ClientKind, FaultKind, FaultSet, Operations, Plan};
 pub use runner::{Report, Summary, failed_once, keep_panics_quiet, run, run_all, run_and_tell, shrink};

@@ -134,7 +134,7 @@ impl Simulation {
         self.plan = Plan {
             pipeline: 1,
             think_us: 2_000,
-            operations: Operations { write: 1, cas: 0, delete: 0, read: 1, stat: 0, list: 0 },
+            operations: Operations { write: 1, cas: 0, delete: 0, read: 1, stat: 0, list: 0, session: 0 },
             ..plan
         };
         let client = 0;

@@ -103,12 +103,16 @@ fn run_seeds(settings: &Settings) -> ExitCode {
     println!("{}", summary.coverage);
     println!(
         "{} runs, {} more in which too little happened; {} steps in {took_s:.1} s, {:.0} per second and thread; \
-         {} answers checked, {} promises proved, {} s simulated",
+         {} answers checked, {} calls judged from outside, {} changes in sessions and {} repetitions of them, {} \
+         promises proved, {} s simulated",
         summary.runs,
         summary.vacuous,
         summary.steps,
         summary.steps as f64 / took_s / settings.threads as f64,
         summary.answers,
+        summary.recorded,
+        summary.session_changes,
+        summary.repetitions,
         summary.proofs,
         summary.simulated_ms / 1000
     );

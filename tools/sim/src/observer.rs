@@ -153,11 +153,11 @@ impl Simulation {
             }
         }
         if applied == self.witness.committed() {
-            let model = self.witness.files_and_revision();
-            if model != (store.len(), store.revision()) {
-                let found = (store.len(), store.revision());
+            let model = self.witness.totals();
+            let found = (store.len(), store.sessions(), store.revision());
+            if model != found {
                 return Err(format!(
-                    "as of {applied}: {found:?} files and revision, the model has {model:?}"
+                    "as of {applied}: {found:?} files, sessions and revision, the model has {model:?}"
                 ));
             }
         }

@@ -157,6 +157,19 @@ pub struct Operations {
     pub stat: u32,
     /// List.
     pub list: u32,
+    /// What there is to do about a session besides changes: signs of life, its end, repeating what is long decided.
+    pub session: u32,
+}
+
+/// How a client talks to its nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Each change is one request.
+    Plain,
+    /// Changes are made in a session, and tried again until they are decided.
+    Session,
+    /// As on the text protocol: it knows no redirects, and its changes are passed on.
+    Text,
 }
 
 /// One run.
@@ -200,6 +213,14 @@ pub struct Plan {
     pub heartbeat_ms: u64,
     /// See `raft::Config`.
     pub election_timeout_ms: u64,
+    /// Clients with sessions: the first ones.
+    pub session_clients: usize,
+    /// Clients as on the text protocol: the last ones. If there are any, the nodes pass changes on.
+    pub text_clients: usize,
+    /// How long a session lives without a sign of life, at most: each node draws its own bound.
+    pub session_idle_ms_max: u64,
+    /// How many sessions there may be.
+    pub sessions_max: u32,
     /// See `raft::ReplicationBounds`.
     pub entries_max: usize,
     /// See `raft::ReplicationBounds`.
@@ -231,10 +252,11 @@ impl Plan {
             read: *random.choice(&[1, 4, 16]).expect("a choice"),
             stat: some(&mut random, 2),
             list: some(&mut random, 1),
+            session: 1,
         };
         let delay_us_min = random.u64(10..500);
         let heartbeat_ms = random.u64(20..60);
-        Self {
+        let mut plan = Self {
             seed,
             steps,
             nodes,
@@ -257,6 +279,29 @@ impl Plan {
             minority_stays_away: random.bool(),
             entries_max: *random.choice(&[1, 1, 2, 8, 4096]).expect("a choice"),
             messages_max: *random.choice(&[1, 1, 2, 256]).expect("a choice"),
+            session_clients: 0,
+            text_clients: 0,
+            session_idle_ms_max: *random.choice(&[1_000, 3_000, 60_000]).expect("a choice"),
+            sessions_max: *random.choice(&[2, 4, 65_536, 65_536]).expect("a choice"),
+        };
+        if random.bool() {
+            plan.session_clients = random.usize(1..=plan.clients);
+        }
+        if random.bool() {
+            plan.text_clients = random.usize(0..=(plan.clients - plan.session_clients).min(plan.clients - 1));
+        }
+        plan
+    }
+
+    /// How the client at a place talks.
+    #[must_use]
+    pub fn kind_of(&self, client: usize) -> ClientKind {
+        if client < self.session_clients {
+            ClientKind::Session
+        } else if client + self.text_clients >= self.clients {
+            ClientKind::Text
+        } else {
+            ClientKind::Plain
         }
     }
 
@@ -272,7 +317,7 @@ impl fmt::Display for Plan {
         let faults: Vec<String> = self.faults.iter().map(FaultKind::name).collect();
         write!(
             f,
-            "seed {} steps {} nodes {} clients {} x {} names {} contents {} expiring {}% think {} us, \
+            "seed {} steps {} nodes {} clients {} ({} with sessions, {} text) x {} names {} contents {} expiring {}% think {} us, \
              faults every {} us, network rate {}, delay {}..{} us, flush {} us, segments of {} bytes, \
              {} entries x {} messages, \
              heartbeat {} ms, election {} ms, faults: {}",
@@ -280,6 +325,8 @@ impl fmt::Display for Plan {
             self.steps,
             self.nodes,
             self.clients,
+            self.session_clients,
+            self.text_clients,
             self.pipeline,
             self.names,
             self.contents_max,

@@ -35,6 +35,12 @@ pub struct Report {
     pub committed: u64,
     /// Definite answers to clients, all of which were checked.
     pub answers: u64,
+    /// Changes in sessions that were decided, those among them that nodes passed on.
+    pub session_changes: u64,
+    /// Entries that repeated one and were answered with its first reply.
+    pub repetitions: u64,
+    /// Calls that were judged from outside.
+    pub recorded: u64,
     /// Copies of disks that were recovered to prove a promise.
     pub proofs: u64,
     /// Simulated time.
@@ -65,6 +71,12 @@ pub struct Summary {
     /// See [`Report`].
     pub answers: u64,
     /// See [`Report`].
+    pub session_changes: u64,
+    /// See [`Report`].
+    pub repetitions: u64,
+    /// See [`Report`].
+    pub recorded: u64,
+    /// See [`Report`].
     pub proofs: u64,
     /// See [`Report`].
     pub simulated_ms: u64,
@@ -80,6 +92,9 @@ impl Summary {
         self.vacuous += u64::from(report.is_vacuous());
         self.steps += report.steps;
         self.answers += report.answers;
+        self.session_changes += report.session_changes;
+        self.repetitions += report.repetitions;
+        self.recorded += report.recorded;
         self.proofs += report.proofs;
         self.simulated_ms += report.simulated_ms;
         self.coverage.add(&report.coverage);
@@ -103,7 +118,8 @@ pub fn run_and_tell(plan: &Plan, tells: bool) -> Report {
     simulation.tells = tells;
     let result = catch_unwind(AssertUnwindSafe(|| {
         simulation.run_steps()?;
-        simulation.check_liveness()
+        simulation.check_liveness()?;
+        simulation.witness.record.judge()
     }));
     let failure = match result {
         Ok(Ok(())) => None,
@@ -117,6 +133,9 @@ pub fn run_and_tell(plan: &Plan, tells: bool) -> Report {
         steps: simulation.steps,
         committed: simulation.witness.committed().0,
         answers: simulation.witness.answers,
+        session_changes: simulation.witness.sessions.changes(),
+        repetitions: simulation.witness.sessions.repetitions,
+        recorded: simulation.witness.record.calls(),
         proofs: simulation.proofs,
         simulated_ms: simulation.now_us / 1000,
         coverage: simulation.coverage.clone(),

@@ -13,6 +13,7 @@ use crate::late_answers::Asked;
 use crate::nemesis::Nemesis;
 use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
+use crate::record::Record;
 use crate::schedule::{Happening, Schedule};
 use crate::script::Script;
 use crate::sockets::Moment;
@@ -68,7 +69,8 @@ impl Simulation {
         let mut random = fastrand::Rng::with_seed(plan.seed);
         let processes = (0..plan.nodes).map(|place| Process::new(place, plan, random.u64(..1 << 32)));
         let processes = processes.collect();
-        let clients = (0..plan.clients).map(|place| Client::new(place, random.u64(..))).collect();
+        let clients =
+            (0..plan.clients).map(|place| Client::new(place, plan.kind_of(place), random.u64(..))).collect();
         let mut schedule = Schedule::default();
         for node in 0..plan.nodes {
             schedule.at(BEGIN_US + random.u64(..100_000), Happening::Start { node });
@@ -85,7 +87,7 @@ impl Simulation {
             late_answers: 0,
             plan: plan.clone(),
             reading: Plan {
-                operations: Operations { write: 0, cas: 0, delete: 0, read: 1, stat: 0, list: 0 },
+                operations: Operations { write: 0, cas: 0, delete: 0, read: 1, stat: 0, list: 0, session: 0 },
                 ..plan.clone()
             },
             random,
@@ -93,7 +95,7 @@ impl Simulation {
             schedule,
             processes,
             clients,
-            witness: Witness::default(),
+            witness: Witness::new(Record::of_seed(plan.seed)),
             coverage: Coverage::default(),
             leaders: BTreeMap::new(),
             digests: BTreeMap::new(),
@@ -148,15 +150,14 @@ impl Simulation {
             Happening::Spare { node, life } => self.make_spare(node, life),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
-                let committed = self.witness.committed();
                 let plan = if self.nemesis.only_reads(client) { &self.reading } else { &self.plan };
                 let pause_us = self.clients[client].act(
                     plan,
                     &mut self.fabric,
                     &mut self.schedule,
                     self.now_us,
-                    committed,
-                );
+                    &mut self.witness,
+                )?;
                 if self.clients_act {
                     self.schedule.at(self.now_us + pause_us, Happening::Client { client });
                 }
@@ -369,6 +370,10 @@ impl Simulation {
 fn keep_some(events: &[Event], heard: &mut Vec<(NodeId, PeerMessage)>, random: &mut fastrand::Rng) {
     for event in events {
         let Event::Peer { from, message } = event else { continue };
+        // A change that is passed on knows how many of its attempts were answered: no connection answers one twice.
+        if matches!(message, PeerMessage::Forward(_) | PeerMessage::ForwardReply(_)) {
+            continue;
+        }
         let is_common = matches!(message, PeerMessage::AppendEntries(_) | PeerMessage::AppendEntriesReply(_));
         if random.u32(..if is_common { 16 } else { 2 }) == 0 {
             if heard.len() == HEARD_MAX {

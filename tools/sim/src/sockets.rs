@@ -27,9 +27,22 @@ const BACKOFF_MS_MAX: u64 = 1000;
 
 #[derive(Debug)]
 enum Session {
-    Client { decoder: FrameDecoder, greeted: bool },
-    Accepted { decoder: FrameDecoder, node: Option<NodeId>, silent_sweeps: u32 },
-    Dialled { decoder: FrameDecoder, node: NodeId, is_open: bool },
+    /// The text protocol's commands come as requests, too: what `net` makes of their lines is no part of this.
+    Client {
+        decoder: FrameDecoder,
+        protocol: ClientProtocol,
+        greeted: bool,
+    },
+    Accepted {
+        decoder: FrameDecoder,
+        node: Option<NodeId>,
+        silent_sweeps: u32,
+    },
+    Dialled {
+        decoder: FrameDecoder,
+        node: NodeId,
+        is_open: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +143,11 @@ impl Sockets {
                 node: None,
                 silent_sweeps: 0,
             },
-            Party::Client(_) => {
-                Session::Client { decoder: FrameDecoder::new(limits::CLIENT_FRAME_BYTES_MAX), greeted: false }
-            }
+            Party::Client(client) => Session::Client {
+                decoder: FrameDecoder::new(limits::CLIENT_FRAME_BYTES_MAX),
+                protocol: fabric.protocol_of(client),
+                greeted: false,
+            },
         };
         fabric.accept(key);
         self.sessions.insert(key, session);
@@ -175,9 +190,9 @@ impl Sockets {
 
     fn take_frame(&mut self, moment: &mut Moment<'_>, key: u32, frame: &Frame) -> Result<(), DecodeError> {
         match self.sessions.get_mut(&key).expect("the caller has it") {
-            Session::Client { greeted: true, .. } => {
+            Session::Client { greeted: true, protocol, .. } => {
                 let request = ClientRequest::decode(frame)?;
-                let (connection, protocol) = (ConnectionId::new(key, 1), ClientProtocol::Binary);
+                let (connection, protocol) = (ConnectionId::new(key, 1), *protocol);
                 self.events.push(Event::Request { connection, protocol, request });
             }
             Session::Client { greeted, .. } => {

@@ -10,11 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use fsd::file_store::Applied;
 use fsd::file_store::reference_model::ReferenceModel;
+use fsd_history::CallId;
 use fsd_wire::client::{FileInfo, Outcome, Refusal};
 use fsd_wire::{
     ClusterTimeMs, Command, Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Register,
-    Version,
+    Sequence, SessionCommand, SessionId, Version,
 };
+
+use crate::record::Record;
+use crate::session_log::{SessionLog, SessionQuestion};
+use crate::simulation::Checked;
 
 /// What a file was from an entry on: its version and contents, or nothing.
 type FileState = Option<(Version, Bytes)>;
@@ -26,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) what: Question,
     /// Entries that were committed by then.
     pub(crate) committed: LogIndex,
+    /// Where it is recorded.
+    pub(crate) call: Option<CallId>,
 }
 
 /// What a client asks for.
@@ -35,6 +42,7 @@ pub(crate) enum Question {
     Read(String),
     Stat(String),
     List,
+    Session(SessionQuestion),
 }
 
 /// The committed log and what follows from it.
@@ -54,12 +62,15 @@ pub(crate) struct Witness {
     refused_tags: BTreeSet<Bytes>,
     registered: BTreeMap<NodeId, (Incarnation, LogIndex, bool)>,
     stamp: ClusterTimeMs,
+    pub(crate) sessions: SessionLog,
+    /// What was seen from outside.
+    pub(crate) record: Record,
     /// Definite answers that were checked.
     pub(crate) answers: u64,
 }
 
 /// The first bytes of contents are a tag that no other change has.
-const TAG_BYTES: usize = 8;
+pub(crate) const TAG_BYTES: usize = 8;
 
 /// The tag of a change, if it has contents.
 fn tag_of(command: &Command) -> Option<Bytes> {
@@ -72,6 +83,10 @@ pub(crate) fn fingerprint(entry: &Entry) -> u32 {
 }
 
 impl Witness {
+    pub(crate) fn new(record: Record) -> Self {
+        Self { record, ..Self::default() }
+    }
+
     /// The last entry that is known to be committed.
     pub(crate) fn committed(&self) -> LogIndex {
         LogIndex(self.entries.len() as u64)
@@ -122,8 +137,13 @@ impl Witness {
                 let known = self.registered.get(&node).is_some_and(|(known, ..)| *known == incarnation);
                 self.registered.insert(node, (incarnation, index, known));
             }
-            // No simulated client has a session yet; the reference model and the digests hold them all the same.
-            EntryKind::Session | EntryKind::Noop | EntryKind::Tick => {}
+            EntryKind::Session => {
+                let command = SessionCommand::decode(&entry.payload).map_err(|error| error.to_string())?;
+                if let Some(made) = self.sessions.commit(index, command, &applied)? {
+                    self.note_command(index, made, &applied)?;
+                }
+            }
+            EntryKind::Noop | EntryKind::Tick => {}
         }
         self.results.push(applied);
         Ok(())
@@ -175,9 +195,14 @@ impl Witness {
         (*known == incarnation && *confirmed).then_some(*index)
     }
 
-    /// How many files there are, and the last version.
-    pub(crate) fn files_and_revision(&self) -> (usize, Version) {
-        (self.model.files().len(), self.model.revision())
+    /// How many files and sessions there are, and the last version.
+    pub(crate) fn totals(&self) -> (usize, usize, Version) {
+        (self.model.files().len(), self.model.sessions().len(), self.model.revision())
+    }
+
+    /// All attempts of a change in a session were refused, and its client makes no more of them.
+    pub(crate) fn refuse(&mut self, session: SessionId, sequence: Sequence) -> Checked {
+        self.sessions.refuse(session, sequence)
     }
 
     /// A client was told this.
@@ -195,6 +220,7 @@ impl Witness {
                 return Ok(());
             }
             (_, Outcome::Refused(Refusal::Unknown)) => return Ok(()),
+            (Question::Session(question), outcome) => self.check_session(asked, question, outcome),
             (Question::Change(command), outcome) => self.check_change(asked, command, outcome),
             (Question::Read(name), Outcome::Read { version, contents, .. }) => {
                 self.check_file(asked, name, Some(*version), Some(contents))
@@ -210,6 +236,20 @@ impl Witness {
         };
         self.answers += 1;
         checked.map_err(|what| format!("{asked:?} was answered {outcome:?}: {what}"))
+    }
+
+    fn check_session(&mut self, asked: &Asked, question: &SessionQuestion, outcome: &Outcome) -> Checked {
+        let model = &self.model;
+        let lives = |id| model.sessions().iter().any(|session| session.session == id);
+        let made_by = self.sessions.check(question, asked.committed, outcome, lives)?;
+        match (question, made_by) {
+            (SessionQuestion::Change(.., command), Some(index))
+                if self.commands.get(&index) != Some(command) =>
+            {
+                Err(format!("entry {index} is {:?}", self.commands.get(&index)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_change(&self, asked: &Asked, command: &Command, outcome: &Outcome) -> Result<(), String> {
