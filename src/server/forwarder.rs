@@ -235,11 +235,12 @@ impl Forwarder {
         request(ticket, Operation::SessionChange { session, sequence, acknowledged, command })
     }
 
-    /// The first change of a session that still waits for its answer. Numbers follow the order of the changes.
+    /// The lowest number in a session that still waits for its answer. Numbers need not follow the order of the changes: one
+    /// that comes from a session that is gone is numbered anew, behind others that came after it.
     fn first_sequence_of(&self, wanted: SessionId) -> Sequence {
         let numbered = self.changes.values().filter_map(|change| change.numbered);
-        let mut of_session = numbered.filter(|(session, _)| *session == wanted);
-        of_session.next().expect("one was just numbered").1
+        let of_session = numbered.filter(|(session, _)| *session == wanted);
+        of_session.map(|(_, sequence)| sequence).min().expect("one was just numbered")
     }
 
     /// The session in which a change was sent is no more. If this was its only attempt, nothing happened: it goes

@@ -65,6 +65,9 @@ pub enum SessionCommand {
 
 impl SessionCommand {
     /// The payload's bytes; the contents of a change are shared, not copied.
+    ///
+    /// # Panics
+    /// If a change is acknowledged before it is made: nobody could read it again, and in the log it would end every node.
     #[must_use]
     pub fn encode(&self) -> Payload {
         let mut out = Writer::new();
@@ -85,6 +88,7 @@ impl SessionCommand {
                 out.u64(session.0);
             }
             Self::Change { session, sequence, acknowledged, command } => {
+                assert!(acknowledged < sequence, "change {sequence} acknowledges {acknowledged}");
                 out.u8(CHANGE);
                 encode_change(&mut out, *session, *sequence, *acknowledged);
                 [head, tail] = command.parts().map(Bytes::clone);

@@ -187,6 +187,24 @@ fn when_the_session_is_gone_a_first_attempt_goes_into_the_next_one() {
 }
 
 #[test]
+fn nothing_that_still_waits_is_ever_acknowledged() {
+    let mut test = Test::with_session(7);
+    let early = test.add(1);
+    test.take(path(2, 1));
+    let gone = || refused(Refusal::SessionGone);
+    let late = test.add(1);
+    test.take(path(2, 1));
+    // The later one hears of it first, and is the first in the new session.
+    assert_eq!(test.told(late, gone()), None);
+    let open = test.take(path(2, 1));
+    assert_eq!(test.told(open[0].id.0, opened(20)), None);
+    assert_eq!(test.numbers(path(2, 1)), [[late, 20, 1, 0]]);
+    assert_eq!(test.told(early, gone()), None);
+    assert_eq!(test.numbers(path(2, 1)), [[early, 20, 2, 0]]);
+    assert_eq!(test.numbers(path(3, 2)), [[early, 20, 2, 0], [late, 20, 1, 0]], "neither is answered");
+}
+
+#[test]
 fn a_session_that_cannot_be_opened_is_tried_again_later() {
     let mut test = Test::new();
     test.add(1);
