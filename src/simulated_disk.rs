@@ -76,6 +76,9 @@ struct FileState {
     /// The same for sectors of which a flush failed: a process still sees what was stored, but as the kernel takes
     /// them for written, no later flush brings them to the medium unless they are stored into again.
     forgotten: BTreeMap<usize, Box<[u8]>>,
+    /// Sectors that the medium has held since something was stored into them: no power failure makes garbage of what
+    /// is there, be it zeros.
+    written: Arc<BTreeSet<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -166,7 +169,7 @@ impl SimulatedDisk {
         let mut sectors_before = 0;
         for (name, number) in &names {
             let file = state.files.get(number).unwrap_or_else(|| panic!("no file behind {name}"));
-            let bytes = match unflushed {
+            let found = match unflushed {
                 Unflushed::Kept => Arc::clone(&file.bytes),
                 Unflushed::Lost => file.durable(),
                 Unflushed::Drawn(_) => file.after_crash(&mut random),
@@ -175,7 +178,7 @@ impl SimulatedDisk {
                 Unflushed::Only(sector) => file.mixed(sector, sectors_before, true),
             };
             sectors_before += file.unflushed.len();
-            files.insert(*number, FileState::durable_as(bytes));
+            files.insert(*number, file.found_as(found));
         }
         let found = State {
             files,
@@ -209,8 +212,10 @@ impl SimulatedDisk {
     /// Writes back, as a kernel may at any moment, about this share of the sectors that were not flushed. They
     /// are on the medium then as they are now, whatever is stored into them before the next flush.
     pub fn write_back(&self, share: f64, random: &mut fastrand::Rng) {
-        for file in self.state().files.values_mut() {
-            file.unflushed.retain(|_, _| random.f64() >= share);
+        for FileState { unflushed, written, .. } in self.state().files.values_mut() {
+            for (sector, _) in unflushed.extract_if(.., |_, _| random.f64() < share) {
+                Arc::make_mut(written).insert(sector);
+            }
         }
     }
 
@@ -296,6 +301,16 @@ impl FileState {
         Self { durable_len: bytes.len(), bytes, ..Self::default() }
     }
 
+    /// The same file with these bytes on the medium, behind a power failure.
+    fn found_as(&self, bytes: Arc<Vec<u8>>) -> Self {
+        let mut found = Self { written: Arc::clone(&self.written), ..Self::durable_as(bytes) };
+        let kept = self.unflushed.keys().filter(|sector| {
+            found.bytes[sector_range(**sector, found.bytes.len())].iter().any(|byte| *byte != 0)
+        });
+        Arc::make_mut(&mut found.written).extend(kept);
+        found
+    }
+
     fn store(&mut self, range: Range<usize>, bytes: &[u8]) {
         let len = self.bytes.len();
         for sector in range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES) {
@@ -308,7 +323,8 @@ impl FileState {
 
     fn flush(&mut self) {
         self.durable_len = self.bytes.len();
-        self.unflushed.clear();
+        let flushed = std::mem::take(&mut self.unflushed).into_keys();
+        Arc::make_mut(&mut self.written).extend(flushed);
     }
 
     fn fail_flush(&mut self) {
@@ -345,14 +361,12 @@ impl FileState {
         self.with(|_| random.f64() < keep_share, len)
     }
 
-    /// As after a crash; some of the sectors that were empty hold garbage.
+    /// As after a crash; some of the sectors into which nothing was stored before hold garbage.
     fn garbled(&self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
         let mut bytes = self.after_crash(random);
-        for (sector, before) in &self.unflushed {
+        for sector in self.unflushed.keys().filter(|sector| !self.written.contains(sector)) {
             let range = sector_range(*sector, bytes.len());
-            let stored = &self.bytes[sector_range(*sector, self.bytes.len())];
-            let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-            if is_zero(before) && !is_zero(stored) && random.u32(..4) == 0 {
+            if random.u32(..4) == 0 {
                 Arc::make_mut(&mut bytes)[range].fill_with(|| random.u8(..));
             }
         }
@@ -384,8 +398,8 @@ impl Disk for SimulatedDisk {
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<SimulatedFile> {
         let mut state = self.state();
         state.begin()?;
-        let used = state.used_bytes();
-        if state.capacity_bytes.is_some_and(|capacity| used + len_bytes > capacity) {
+        let capacity = state.capacity_bytes.filter(|capacity| *capacity != u64::MAX);
+        if capacity.is_some_and(|capacity| state.used_bytes() + len_bytes > capacity) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let number = state.next_file;
@@ -423,8 +437,8 @@ impl Disk for SimulatedDisk {
         let mut state = self.state();
         state.begin()?;
         state.flushes += 1;
-        state.durable_names = state.names.clone();
-        state.renamings.clear();
+        let State { renamings, durable_names, .. } = &mut *state;
+        renamings.drain(..).for_each(|renaming| renaming.apply(durable_names));
         Ok(())
     }
 
@@ -548,6 +562,22 @@ mod tests {
         assert_eq!(
             [0, 1, 2].map(|n| sectors(Unflushed::Only(n))),
             [[1, 2, 0, 0], [1, 0, 2, 0], [1, 0, 0, 2]]
+        );
+    }
+
+    #[test]
+    fn what_was_flushed_is_never_garbled_be_it_zeros() {
+        let disk = SimulatedDisk::new();
+        let mut file = file_of(&disk, 2 * SECTOR_BYTES as u64);
+        file.store(0, &[0; 5]);
+        file.flush().unwrap();
+        file.store(5, &[7; SECTOR_BYTES]);
+        let found = |seed| disk.crash(Unflushed::Garbled(seed)).read("file").unwrap();
+        assert!((0..200).map(found).all(|bytes| bytes[..5] == [0; 5]));
+        let is_garbage = |bytes: &Vec<u8>| !matches!(bytes[SECTOR_BYTES], 0 | 7);
+        assert!(
+            (0..200).map(found).any(|bytes| is_garbage(&bytes)),
+            "the second sector was never written before"
         );
     }
 
