@@ -66,11 +66,13 @@ pub enum FaultKind {
     Deposed,
     /// Answers to earlier elections, terms and lives come when they could be taken for new ones.
     LateAnswer,
+    /// A sector was written to another place than it was meant for.
+    Misdirect,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Loss,
         Self::Delay,
         Self::Cut,
@@ -100,6 +102,7 @@ impl FaultKind {
         Self::Script,
         Self::Deposed,
         Self::LateAnswer,
+        Self::Misdirect,
     ];
 
     /// Its name on the command line.
