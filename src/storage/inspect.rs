@@ -9,7 +9,7 @@ use super::StorageError;
 use super::error::Doing;
 use super::hard_state::{self, HARD_STATE_NAME, Slot};
 use super::segment::{Position, RecordHead, SegmentHeader, SegmentId, file_name, read_entry};
-use super::survey::{self, Leftover, SegmentFile, Survey, TornTail, Visitor};
+use super::survey::{self, Known, Leftover, SegmentFile, Survey, TornTail, Visitor};
 use crate::mapping::Disk;
 
 /// A record that was found whole.
@@ -74,7 +74,7 @@ pub fn inspect_directory<D: Disk>(disk: &D) -> Result<Inspection<D::File>, Stora
         },
     };
     let mut collector = Collector { records: BTreeMap::new(), problems };
-    let found = survey::survey(disk, None, log_end, &mut collector)?;
+    let found = survey::survey(disk, None, &Known { log_end, ..Known::default() }, &mut collector)?;
     Ok(finish(found, collector))
 }
 

@@ -5,6 +5,7 @@ mod entry_table;
 mod error;
 pub mod hard_state;
 pub mod inspect;
+pub mod kept;
 mod lock;
 mod recovery;
 pub mod segment;
@@ -12,6 +13,7 @@ pub mod segmented_log;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod trimming;
 
 use std::fmt;
 
@@ -20,12 +22,14 @@ use fsd_wire::NodeId;
 use crate::mapping::Disk;
 use crate::raft::{HardState, LogSummary};
 
+pub use entry_table::LogBase;
 pub use error::StorageError;
 pub use hard_state::HardStateFile;
 pub use lock::lock_directory;
 pub use segment::{Position, SegmentId};
 pub use segmented_log::{SegmentedLog, Spare, SpareRequest};
 pub use survey::{Leftover, TornTail};
+pub use trimming::ContentsSegment;
 
 /// Whose a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::error::{Doing, StorageError};
 use super::hard_state::{self, HARD_STATE_NAME, HardStateFile, StoredState};
 use super::segment::{ACTIVATION_AT, NameKind, Position, RecordHead, file_name, parse_name};
 use super::segmented_log::SegmentedLog;
-use super::survey::{self, Survey, Visitor};
+use super::survey::{self, Known, Survey, Visitor};
 use super::{DirectoryIdentity, Recovered, Storage};
 use crate::mapping::{Disk, MappedFile};
 use crate::mutants::mutant;
@@ -40,7 +40,7 @@ pub(super) fn open<D: Disk>(
         None => new_state(random),
     };
     let is_torn = found.is_torn();
-    let Survey { mut segments, leftovers, table, end, proven, highest_id, .. } = found;
+    let Survey { mut segments, contents, leftovers, table, end, proven, highest_id, .. } = found;
     // The temporary file of a hard state is not in the survey, which is about the log.
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
     let temporary = names.into_iter().filter(|name| name == hard_state::TEMPORARY_NAME);
@@ -70,8 +70,18 @@ pub(super) fn open<D: Disk>(
         state.life.count(),
         state.term
     ));
-    let log =
-        SegmentedLog::new(disk, identity, segment_bytes, segments, table, end, is_torn, highest_id, random());
+    let log = SegmentedLog::new(
+        disk,
+        identity,
+        segment_bytes,
+        segments,
+        contents,
+        table,
+        end,
+        is_torn,
+        highest_id,
+        random(),
+    );
     Ok(Storage { log, hard_state, recovered: Recovered { state, log: summary, report } })
 }
 
@@ -157,7 +167,8 @@ fn read_log<D: Disk>(
 ) -> Result<(Survey<D::File>, LogSummary), StorageError> {
     let log_end = stored.map_or(Position::default(), |stored| stored.log_end);
     let mut summarizer = Summarizer { disk, summary: LogSummary::default() };
-    let found = survey::survey(disk, Some(identity), log_end, &mut summarizer)?;
+    let known = Known { log_end, ..Known::default() };
+    let found = survey::survey(disk, Some(identity), &known, &mut summarizer)?;
     Ok((found, summarizer.summary))
 }
 

@@ -307,7 +307,7 @@ impl Activation {
 
 /// The CRC of header and activation block: over the salt, if it counts, and all bytes, those of the CRC itself
 /// (12 to 15 in both) taken as zero.
-fn crc_without_field(salt: Option<u64>, bytes: &[u8]) -> u32 {
+pub(super) fn crc_without_field(salt: Option<u64>, bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     if let Some(salt) = salt {
         crc.update(&salt.to_le_bytes());
