@@ -91,17 +91,13 @@ impl<D: Disk> SegmentedLog<D> {
             .map(|ContentsFile { header, .. }| ContentsSegment { id: header.id, len_bytes: header.len_bytes })
     }
 
-    /// Removes one of them: nothing refers to it. Should it come back, the next start removes it.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
+    /// Forgets one of them, to which nothing refers, and gives the name of its file, for it to be removed.
     ///
     /// # Panics
     /// If there is no such segment.
-    pub fn release(&mut self, id: SegmentId) -> Result<(), StorageError> {
+    pub fn release(&mut self, id: SegmentId) -> String {
         let released = self.contents.remove(&id);
         assert!(released.is_some(), "segment {id} is none with contents alone");
-        let name = file_name(id);
-        self.disk.remove(&name).doing(|| format!("remove {}", self.disk.describe(&name)))
+        file_name(id)
     }
 }
