@@ -26,6 +26,8 @@ struct Faults {
     clock: f64,
     /// A node stands for election, although it need not yet.
     usurp: f64,
+    /// A node forgets a part of its log, or all that is committed.
+    compact: f64,
     /// These are drawn for each phase.
     cut: f64,
     one_way: f64,
@@ -66,6 +68,7 @@ impl Schedule {
         let mut cluster = Cluster::stopped(count, random.u64(..));
         cluster.late_messages = random.bool();
         cluster.batch = random.choice([1, 1, 2, 3, 8]).unwrap();
+        cluster.slow_installs = random.bool();
         let usurp = random.choice([0.0, 0.02, 0.04, 0.08]).unwrap();
         let mut rate = |highest: f64| if random.bool() { random.f64() * highest } else { 0.0 };
         let faults = Faults {
@@ -77,6 +80,7 @@ impl Schedule {
             transfer: rate(0.02),
             clock: rate(0.05),
             usurp,
+            compact: rate(0.1),
             cut: rate(1.0),
             one_way: rate(0.6),
             down: rate(0.8),
@@ -344,6 +348,9 @@ impl Schedule {
             let to = self.random.bool().then_some(to);
             self.cluster.input(leader, Input::TransferLeadership { to });
         }
+        if self.happens(self.faults.compact) {
+            self.compact();
+        }
         if self.happens(self.faults.clock) {
             let (id, by_ms) = (self.any(), self.random.u64(..2 * ELECTION_MS));
             self.cluster.hurry(id, by_ms);
@@ -352,7 +359,7 @@ impl Schedule {
             if self.faults.cut > 0.0 && self.random.u32(..4) == 0 { self.coup() } else { self.usurp() }
         }
         let Pace { deliver, time, propose, read, .. } = self.pace;
-        let at = self.random.u32(..deliver + time + propose + read + 10);
+        let at = self.random.u32(..deliver + time + propose + read + 12);
         if at < deliver {
             for _ in 0..self.random.u32(1..8) {
                 self.deliver();
@@ -379,6 +386,13 @@ impl Schedule {
                     self.cluster.input(leader, Input::Tick);
                 }
                 1 => self.cluster.connect_all(),
+                2 | 3 => {
+                    let (leader, id) = (self.any_leader(), self.any());
+                    self.cluster.stream(leader);
+                    if !self.paused.contains(&id) {
+                        self.cluster.install(id);
+                    }
+                }
                 _ => {
                     let mut ids = self.cluster.ids();
                     ids.retain(|id| !self.cluster.is_up(*id) && !self.down.contains(id));
@@ -388,6 +402,15 @@ impl Schedule {
                 }
             }
         }
+    }
+
+    fn compact(&mut self) {
+        let id = if self.random.bool() { self.any_leader() } else { self.any() };
+        let Some(raft) = &self.cluster.nodes[&id].raft else { return };
+        let (base, commit) = (raft.base().index.0, raft.commit_index().0);
+        let checkpoint = if self.random.bool() { commit } else { self.random.u64(base..=commit) };
+        let to = if self.random.bool() { checkpoint } else { self.random.u64(base..=checkpoint) };
+        self.cluster.compact(id, checkpoint, to);
     }
 
     fn crash(&mut self) {
