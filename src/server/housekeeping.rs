@@ -8,14 +8,19 @@
 //! damaged, the older one and the log are as good. Everything before the older one goes, but for the segments with
 //! contents that a checkpoint or the store still refers to.
 
-use fsd_wire::EntryId;
+use std::io;
+
+use fsd_wire::{EntryId, LogIndex};
 
 use super::Fault;
 use super::node::Node;
 use crate::file_store::ImageHead;
 use crate::limits;
 use crate::mapping::Disk;
-use crate::storage::{CheckpointHead, CheckpointWriter, Done, Job, SegmentId};
+use crate::raft::LogSummary;
+use crate::storage::{
+    CheckpointHead, CheckpointWriter, Done, Job, SegmentId, SegmentedLog, Spare, StorageError,
+};
 
 /// What a node knows of its checkpoints.
 pub(super) struct Housekeeping<D: Disk> {
@@ -29,6 +34,7 @@ pub(super) struct Housekeeping<D: Disk> {
     /// Files that nothing refers to.
     unused: Vec<String>,
     has_complained: bool,
+    spare_complaint: bool,
 }
 
 /// A checkpoint that is being made.
@@ -41,13 +47,34 @@ struct Making<D: Disk> {
 }
 
 impl<D: Disk> Housekeeping<D> {
-    /// Behind a start that found these checkpoints, the older one first, and so many bytes of log behind the newer one.
-    pub(super) fn new(checkpoints: Vec<CheckpointHead>, unused: Vec<String>) -> Self {
-        Self { checkpoints, making: None, is_busy: false, grown_from: 0, unused, has_complained: false }
+    /// Behind a start that found these checkpoints, the older one first.
+    pub(super) fn new(checkpoints: Vec<CheckpointHead>, log: &SegmentedLog<D>) -> Self {
+        // The log behind the older one was read: at worst the next one is taken a little early.
+        let grown_from = if checkpoints.is_empty() { 0 } else { log.appended_bytes() };
+        Self {
+            checkpoints,
+            making: None,
+            is_busy: false,
+            grown_from,
+            unused: Vec::new(),
+            has_complained: false,
+            spare_complaint: false,
+        }
     }
 }
 
 impl<D: Disk> Node<D> {
+    /// Makes the log's first segment ready: a disk without room is told of before the node says that it is ready.
+    ///
+    /// # Errors
+    /// If the disk has no room, or fails.
+    pub fn make_first_spare(&mut self, disk: &D) -> Result<(), Fault> {
+        match self.log.wants_spare() {
+            Some(request) => Ok(self.log.install_spare(request.prepare(disk).map_err(Fault::Spare)?)?),
+            None => Ok(()),
+        }
+    }
+
     /// Work for the helper, if there is any. Of each kind, one job is out at a time.
     ///
     /// # Errors
@@ -70,23 +97,36 @@ impl<D: Disk> Node<D> {
     /// If the disk fails: the process must end.
     pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
         match done {
-            Done::Spare(Ok(spare)) => return self.install_spare(spare),
-            Done::Spare(Err(error)) => {
-                self.spare_failed(&error);
-                return Ok(());
-            }
+            Done::Spare(spare) => return self.spare_done(spare),
             Done::Checkpoint(Ok(writer)) => {
                 let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
                 making.writer = Some(writer);
             }
             Done::Checkpoint(Err(error)) => self.give_checkpoint_up(error)?,
             Done::CheckpointFinished(finished) => {
-                finished.doing(|| "give a checkpoint its name".to_owned())?;
+                finished.map_err(|source| failed("give a checkpoint its name", source))?;
                 self.checkpoint_stands();
             }
-            Done::Removed(removed) => removed.doing(|| "remove files that are of no use".to_owned())?,
+            Done::Removed(removed) => {
+                removed.map_err(|source| failed("remove files that are of no use", source))?;
+            }
         }
         self.housekeeping.is_busy = false;
+        Ok(())
+    }
+
+    /// The segment that the log asked for. Without it, nothing is lost yet: the log goes on in its present one, and asks
+    /// again later.
+    fn spare_done(&mut self, spare: io::Result<Spare<D::File>>) -> Result<(), Fault> {
+        let is_news = !std::mem::replace(&mut self.housekeeping.spare_complaint, spare.is_err());
+        match spare {
+            Ok(spare) => return Ok(self.log.install_spare(spare)?),
+            Err(error) if is_news => {
+                log::warn!("cannot make the next log segment ready, and will try again: {error}");
+            }
+            Err(_) => {}
+        }
+        self.log.spare_failed();
         Ok(())
     }
 
@@ -124,7 +164,7 @@ impl<D: Disk> Node<D> {
         let base = self.log.base_behind(EntryId { term, index })?;
         let segments = self.store.live_segments().map(|(segment, _)| SegmentId(segment)).collect();
         let image = self.store.begin_image();
-        let (registrations, genesis) = self.raft.registered_until(index);
+        let LogSummary { registrations, genesis, .. } = self.raft.summary_at(index, base.stamp);
         let ImageHead { revision, files, sessions, items_bytes, .. } = image;
         let head = CheckpointHead {
             salt: self.log.draw_salt(),
@@ -139,6 +179,7 @@ impl<D: Disk> Node<D> {
             files,
             sessions,
             body_bytes: items_bytes,
+            begins_anew: false,
         };
         self.housekeeping.grown_from = self.log.appended_bytes();
         let making = Making { head: head.clone(), writer: None, more: files + sessions > 0 };
@@ -149,7 +190,7 @@ impl<D: Disk> Node<D> {
     /// There is no room for a checkpoint, which is tried again later, or the disk fails.
     fn give_checkpoint_up(&mut self, error: io::Error) -> Result<(), Fault> {
         if error.kind() != io::ErrorKind::StorageFull {
-            return Err(StorageError::Io { doing: "write a checkpoint".to_owned(), source: error }.into());
+            return Err(failed("write a checkpoint", error));
         }
         if !self.housekeeping.has_complained {
             log::warn!("cannot take a checkpoint, and will try again: {error}");
@@ -173,7 +214,7 @@ impl<D: Disk> Node<D> {
             housekeeping.unused.push(housekeeping.checkpoints.remove(0).name());
         }
         if housekeeping.checkpoints.len() == limits::CHECKPOINTS_KEPT {
-            let base = base_of(&housekeeping.checkpoints[0]);
+            let base = housekeeping.checkpoints[0].base();
             self.raft.compact(base.entry.index);
             self.log.trim(base);
         }
@@ -194,7 +235,6 @@ impl<D: Disk> Node<D> {
     }
 }
 
-/// Where the log begins behind a checkpoint.
-fn base_of(head: &CheckpointHead) -> LogBase {
-    LogBase { entry: head.entry, stamp: head.stamp, end: head.log_end }
+fn failed(doing: &str, source: io::Error) -> Fault {
+    StorageError::Io { doing: doing.to_owned(), source }.into()
 }

@@ -13,6 +13,7 @@ use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
 use super::forwarder::Forwarder;
 use super::hellos::identity_of;
+use super::housekeeping::Housekeeping;
 use super::measurements::Measurements;
 use super::pending::{Asker, Origin, Pending, RequestKey};
 use super::readiness::Readiness;
@@ -24,7 +25,7 @@ use crate::mapping::Disk;
 use crate::mutants::mutant;
 use crate::net::{ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
-use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
+use crate::storage::{HardStateFile, SegmentedLog, Storage};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
 /// What a node needs to know.
@@ -82,6 +83,7 @@ pub struct Node<D: Disk> {
     pub(super) config: NodeConfig,
     pub(super) raft: Raft,
     pub(super) log: SegmentedLog<D>,
+    pub(super) housekeeping: Housekeeping<D>,
     pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
     pub(super) wheel: TimerWheel<Timer>,
@@ -107,7 +109,6 @@ pub struct Node<D: Disk> {
     pub(super) expiry_barrier: Option<EntryId>,
     pub(super) identity: Identity,
     announced_leader: Option<(NodeId, Term)>,
-    spare_complaint: bool,
     /// The last turn left something that the next one is to do without waiting.
     pub(super) unfinished: bool,
     stopping: Stopping,
@@ -122,8 +123,8 @@ enum Stopping {
 }
 
 impl<D: Disk> Node<D> {
-    /// A node that has recovered its data directory.
-    pub fn new(config: NodeConfig, storage: Storage<D>, now_ms: u64) -> Self {
+    /// A node that has recovered its data directory, and the store as of the newest checkpoint in it.
+    pub fn new(config: NodeConfig, storage: Storage<D>, store: FileStore, now_ms: u64) -> Self {
         let Storage { log, hard_state, recovered } = storage;
         let raft_config = raft::Config {
             node: config.node,
@@ -136,14 +137,16 @@ impl<D: Disk> Node<D> {
         };
         // What is drawn for each start is in the lower half of its life.
         let first_ticket = recovered.state.life.0 << 32;
+        let housekeeping = Housekeeping::new(recovered.checkpoints, &log);
         let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
         let identity = identity_of(&raft, config.node);
         Self {
             config,
             raft,
             log,
+            housekeeping,
             hard_state,
-            store: FileStore::new(),
+            store,
             wheel: TimerWheel::new(now_ms),
             due_timers: Vec::new(),
             due_net_timers: Vec::new(),
@@ -163,7 +166,6 @@ impl<D: Disk> Node<D> {
             expiry_barrier: None,
             identity,
             announced_leader: None,
-            spare_complaint: false,
             unfinished: false,
             stopping: Stopping::No,
         }
@@ -280,30 +282,6 @@ impl<D: Disk> Node<D> {
     /// write.
     pub fn take_metrics_asked(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.metrics_asked)
-    }
-
-    /// A segment that the log needs soon.
-    #[must_use]
-    pub fn wants_spare(&mut self) -> Option<SpareRequest> {
-        self.log.wants_spare()
-    }
-
-    /// The segment that was asked for.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn install_spare(&mut self, spare: Spare<D::File>) -> Result<(), Fault> {
-        self.spare_complaint = false;
-        Ok(self.log.install_spare(spare)?)
-    }
-
-    /// The segment could not be made.
-    pub fn spare_failed(&mut self, error: &std::io::Error) {
-        if !self.spare_complaint {
-            log::warn!("cannot make the next log segment ready, and will try again: {error}");
-            self.spare_complaint = true;
-        }
-        self.log.spare_failed();
     }
 
     fn handle(&mut self, now_ms: u64, event: Event, net: &mut impl Network) {

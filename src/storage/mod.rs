@@ -1,10 +1,13 @@
 //! What a node keeps on its disk: the log in segments, the hard state, and what recovery makes of them.
 //! `docs/disk-format.md` describes the files to the byte.
 
+pub mod checkpoint;
+mod checkpoints;
 mod entry_table;
 mod error;
 pub mod hard_state;
 pub mod inspect;
+pub mod jobs;
 pub mod kept;
 mod lock;
 mod recovery;
@@ -22,9 +25,12 @@ use fsd_wire::NodeId;
 use crate::mapping::Disk;
 use crate::raft::{HardState, LogSummary};
 
+pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter};
+pub use checkpoints::{ImageSink, NoImage};
 pub use entry_table::LogBase;
 pub use error::StorageError;
 pub use hard_state::HardStateFile;
+pub use jobs::{Done, Job};
 pub use lock::lock_directory;
 pub use segment::{Position, SegmentId};
 pub use segmented_log::{SegmentedLog, Spare, SpareRequest};
@@ -63,12 +69,15 @@ pub struct Recovered {
     pub state: HardState,
     /// The log, all of which is durable.
     pub log: LogSummary,
+    /// The checkpoints that count, the older one first.
+    pub checkpoints: Vec<CheckpointHead>,
     /// What there is to tell a person, a line each.
     pub report: Vec<String>,
 }
 
 /// Recovers what is in the directory and begins a new life on it. A directory that is empty becomes this node's,
-/// as a new incarnation. `random` is drawn from for what must be unlike anything before.
+/// as a new incarnation. `random` is drawn from for what must be unlike anything before. The newest whole checkpoint is
+/// read into `sink`: what it makes of it is the store as of [`LogSummary::committed`].
 ///
 /// # Errors
 /// If anything that was once durable is missing or damaged, if the directory is another node's, or if the disk
@@ -81,8 +90,9 @@ pub fn open<D: Disk>(
     identity: &DirectoryIdentity,
     segment_bytes: u64,
     random: &mut dyn FnMut() -> u64,
+    sink: &mut dyn ImageSink,
 ) -> Result<Storage<D>, StorageError> {
-    recovery::open(disk, identity, segment_bytes, random)
+    recovery::open(disk, identity, segment_bytes, random, sink)
 }
 
 /// Says what [`open`] would find, and changes nothing.

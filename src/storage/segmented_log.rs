@@ -30,6 +30,13 @@ const SPARE_WANTED_AT_SHARE: u64 = 4;
 /// A segment that could not be made ready is tried again after this share of a segment has been appended.
 const SPARE_RETRY_SHARE: u64 = 16;
 
+/// Bytes of a segment's records, of the log that ends at `end`.
+fn used_bytes<F: MappedFile>(segment: &SegmentFile<F>, end: Position) -> u64 {
+    let is_last = segment.header.id == end.segment();
+    let limit = if is_last { u64::from(end.offset()) } else { segment.header.len_bytes };
+    limit.saturating_sub(u64::from(RECORDS_AT))
+}
+
 fn spare_wanted_from(segment_bytes: u64) -> u64 {
     u64::from(RECORDS_AT) + (segment_bytes - u64::from(RECORDS_AT)) / SPARE_WANTED_AT_SHARE
 }
@@ -53,6 +60,8 @@ pub struct SegmentedLog<D: Disk> {
     pub(super) spare: Option<Spare<D::File>>,
     spare_state: SpareState,
     next_id: SegmentId,
+    /// Bytes of all records that were appended in this life, and of those that recovery found.
+    appended_bytes: u64,
     has_failed: bool,
 }
 
@@ -113,6 +122,8 @@ impl<D: Disk> SegmentedLog<D> {
     ) -> Self {
         let range = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         assert!(range.contains(&segment_bytes), "segments of {segment_bytes} bytes");
+        let used = segments.iter().map(|segment| used_bytes(segment, end));
+        let appended_bytes = used.sum();
         Self {
             disk,
             identity: identity.clone(),
@@ -128,6 +139,7 @@ impl<D: Disk> SegmentedLog<D> {
             spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
             // No file may get the number of a segment that the base only names.
             next_id: SegmentId(highest_id.max(end.segment()).0 + 1),
+            appended_bytes,
             has_failed: false,
         }
     }
@@ -186,6 +198,7 @@ impl<D: Disk> SegmentedLog<D> {
             payload_bytes: entry.payload.len(),
         });
         self.end = Position(self.end.0 + bytes);
+        self.appended_bytes += bytes;
         Ok(())
     }
 
@@ -425,6 +438,29 @@ impl<D: Disk> SegmentedLog<D> {
     fn damage(&self, position: Position, what: String) -> StorageError {
         let file = self.disk.describe(&file_name(position.segment()));
         StorageError::Damage { file, offset: u64::from(position.offset()), what }
+    }
+
+    /// Counts the bytes of all records that are appended, on from those that recovery found.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
+    /// Bytes of a segment, but for one that a single large record needs.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> &DirectoryIdentity {
+        &self.identity
+    }
+
+    /// A salt for another file of this directory.
+    pub fn draw_salt(&mut self) -> u64 {
+        self.salts.u64(..)
     }
 
     /// Bytes of the segments on the disk, without one that is made ready.
