@@ -38,7 +38,7 @@ impl<D: Disk> Job<D> {
     pub fn run(self, disk: &D) -> Done<D> {
         match self {
             Self::Spare(request) => Done::Spare(request.prepare(disk)),
-            Self::BeginCheckpoint(head) => Done::Checkpoint(CheckpointWriter::create(disk, head)),
+            Self::BeginCheckpoint(head) => Done::Checkpoint(CheckpointWriter::create(disk, &head)),
             Self::AppendToCheckpoint(mut writer, block) => {
                 Done::Checkpoint(writer.append(&block).map(|()| writer))
             }

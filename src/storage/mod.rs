@@ -25,7 +25,7 @@ use fsd_wire::NodeId;
 use crate::mapping::Disk;
 use crate::raft::{HardState, LogSummary};
 
-pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter};
+pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter, list_checkpoints};
 pub use checkpoints::{ImageSink, NoImage};
 pub use entry_table::LogBase;
 pub use error::StorageError;
@@ -77,7 +77,7 @@ pub struct Recovered {
 
 /// Recovers what is in the directory and begins a new life on it. A directory that is empty becomes this node's,
 /// as a new incarnation. `random` is drawn from for what must be unlike anything before. The newest whole checkpoint is
-/// read into `sink`: what it makes of it is the store as of [`LogSummary::committed`].
+/// read into `sink`: what that makes of it is the store as of [`LogSummary::committed`].
 ///
 /// # Errors
 /// If anything that was once durable is missing or damaged, if the directory is another node's, or if the disk
@@ -85,7 +85,7 @@ pub struct Recovered {
 ///
 /// # Panics
 /// If `segment_bytes` is out of its range.
-pub fn open<D: Disk>(
+pub fn open_into<D: Disk>(
     disk: D,
     identity: &DirectoryIdentity,
     segment_bytes: u64,
@@ -93,6 +93,22 @@ pub fn open<D: Disk>(
     sink: &mut dyn ImageSink,
 ) -> Result<Storage<D>, StorageError> {
     recovery::open(disk, identity, segment_bytes, random, sink)
+}
+
+/// The same for whoever needs no store.
+///
+/// # Errors
+/// As [`open_into`].
+///
+/// # Panics
+/// As [`open_into`].
+pub fn open<D: Disk>(
+    disk: D,
+    identity: &DirectoryIdentity,
+    segment_bytes: u64,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Storage<D>, StorageError> {
+    open_into(disk, identity, segment_bytes, random, &mut NoImage)
 }
 
 /// Says what [`open`] would find, and changes nothing.

@@ -28,8 +28,8 @@ pub(super) fn open<D: Disk>(
     sink: &mut dyn ImageSink,
 ) -> Result<Storage<D>, StorageError> {
     let stored = read_hard_state(&disk, identity)?;
-    let checkpoints = FoundCheckpoints::find(&disk, Some(identity), sink)?;
-    let (found, summary) = read_log(&disk, identity, stored.as_ref(), &checkpoints)?;
+    let mut checkpoints = FoundCheckpoints::find(&disk, Some(identity), sink)?;
+    let (found, summary) = read_log(&disk, identity, stored.as_ref(), &mut checkpoints)?;
     let mut report = report(&disk, &found, &checkpoints);
     let state = match &stored {
         Some(stored) => {
@@ -108,8 +108,8 @@ pub(super) fn store_again<F: MappedFile>(file: &mut F, from: u64, to: u64) -> io
 /// See [`super::check`].
 pub(super) fn check<D: Disk>(disk: &D, identity: &DirectoryIdentity) -> Result<Vec<String>, StorageError> {
     let stored = read_hard_state(disk, identity)?;
-    let checkpoints = FoundCheckpoints::find(disk, Some(identity), &mut NoImage)?;
-    let (found, _) = read_log(disk, identity, stored.as_ref(), &checkpoints)?;
+    let mut checkpoints = FoundCheckpoints::find(disk, Some(identity), &mut NoImage)?;
+    let (found, _) = read_log(disk, identity, stored.as_ref(), &mut checkpoints)?;
     let mut report = report(disk, &found, &checkpoints);
     report.push(match &stored {
         None => "no hard state yet: the node has never run here".to_owned(),
@@ -170,7 +170,7 @@ fn read_log<D: Disk>(
     disk: &D,
     identity: &DirectoryIdentity,
     stored: Option<&StoredState>,
-    checkpoints: &FoundCheckpoints,
+    checkpoints: &mut FoundCheckpoints,
 ) -> Result<(Survey<D::File>, LogSummary), StorageError> {
     let log_end = stored.map_or(Position::default(), |stored| stored.log_end);
     let mut summarizer = Summarizer { disk, summary: checkpoints.summary() };
@@ -178,7 +178,7 @@ fn read_log<D: Disk>(
     let found = match survey::survey(disk, Some(identity), &known, &mut summarizer) {
         // Had the checkpoint been whole, the log would not have had to reach back so far.
         Err(StorageError::MissingSegment { .. }) if !checkpoints.damaged.is_empty() => {
-            return Err(checkpoints.damaged[0].clone());
+            return Err(checkpoints.damaged.remove(0));
         }
         surveyed => surveyed?,
     };

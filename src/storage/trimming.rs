@@ -4,7 +4,7 @@
 use fsd_wire::EntryId;
 
 use super::entry_table::{EntryTable, LogBase};
-use super::error::{Doing, StorageError};
+use super::error::StorageError;
 use super::kept::Kept;
 use super::segment::{Position, RECORDS_AT, SegmentHeader, SegmentId, file_name};
 use super::segmented_log::SegmentedLog;

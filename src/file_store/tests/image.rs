@@ -103,7 +103,7 @@ fn run(steps: Vec<(Step, Action, Imaging, Option<&'static str>)>) {
         let (index, stamp) = (LogIndex(at as u64 + 1), ClusterTimeMs(stamp));
         let (kind, payload) = entry_of(&action, &opened, &model, index.0);
         let entry = Entry { index, term: Term(1), stamp, kind, payload };
-        let contents = ContentsAt(index.0 / 7 << 32 | index.0);
+        let contents = ContentsAt((index.0 / 7) << 32 | index.0);
         let applied = store.apply(&entry, contents);
         assert_eq!(applied, model.apply(&entry));
         if let Applied::SessionOpened { session, .. } = applied {
