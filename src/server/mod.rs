@@ -126,7 +126,8 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
     let disk = storage::lock_directory(&config.data_dir, &directory_identity(config))?;
     let mut image = StoreImage::default();
     let identity = directory_identity(config);
-    let storage = storage::open_into(disk.clone(), &identity, config.segment_bytes, &mut random_u64, &mut image)?;
+    let storage =
+        storage::open_into(disk.clone(), &identity, config.segment_bytes, &mut random_u64, &mut image)?;
     log_recovery(&storage);
     let mut net = Net::bind(settings(config, &storage), addresses(config)).map_err(Fault::Network)?;
     let mut signals = Signals::listen(net.registry(), SIGNAL_TOKEN, signals::END).map_err(Fault::Network)?;

@@ -147,7 +147,7 @@ impl Simulation {
                 process.wake_at_us = None;
                 self.turn(node)
             }
-            Happening::Spare { node, life } => self.make_spare(node, life),
+            Happening::Job { node, life } => self.do_job(node, life),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
                 let plan = if self.nemesis.only_reads(client) { &self.reading } else { &self.plan };
@@ -345,12 +345,10 @@ impl Simulation {
             self.end(place, false);
             return Ok(());
         }
-        if process.spare_request.is_none()
-            && let Some(request) = node.wants_spare()
-        {
-            process.spare_request = Some(request);
+        while let Some(job) = node.next_job().map_err(|fault| fault.to_string())? {
+            process.jobs.push_back(job);
             let at_us = self.now_us + self.random.u64(..20_000);
-            self.schedule.at(at_us, Happening::Spare { node: place, life: process.life });
+            self.schedule.at(at_us, Happening::Job { node: place, life: process.life });
         }
         let mut next_us = None;
         if let Some(deadline_ms) = node.next_deadline_ms() {
