@@ -113,6 +113,11 @@ pub const CHECKPOINT_AT_LIVE_SHARE: u64 = 4;
 /// Checkpoints that are kept: should one be damaged, there is another.
 pub const CHECKPOINTS_KEPT: usize = 2;
 
+/// Bytes of a chunk of a store that is sent to a node: the fewest, on a slow connection.
+pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
+/// The most.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+
 /// Entries applied in one turn; the rest follows in the next, so that a long replay does not stall heartbeats.
 pub const APPLY_ENTRIES_PER_TURN_MAX: usize = 8192;
 

@@ -7,8 +7,8 @@ use std::thread;
 
 use mio::Waker;
 
+use super::jobs::{Done, Job};
 use crate::mapping::Disk;
-use crate::storage::{Done, Job};
 
 /// The loop's handle on the thread. The thread ends with it.
 pub(super) struct Helper<D: Disk> {

@@ -13,14 +13,14 @@ use std::io;
 use fsd_wire::{EntryId, LogIndex};
 
 use super::Fault;
+use super::jobs::{Done, Job};
 use super::node::Node;
-use crate::file_store::ImageHead;
+use crate::file_store::{FileStore, ImageHead};
 use crate::limits;
 use crate::mapping::Disk;
 use crate::raft::LogSummary;
-use crate::storage::{
-    CheckpointHead, CheckpointWriter, Done, Job, SegmentId, SegmentedLog, Spare, StorageError,
-};
+use crate::storage::{CheckpointHead, CheckpointWriter, SegmentId, SegmentedLog, Spare, StorageError};
+use crate::transfer::Received;
 
 /// What a node knows of its checkpoints.
 pub(super) struct Housekeeping<D: Disk> {
@@ -44,6 +44,8 @@ struct Making<D: Disk> {
     writer: Option<CheckpointWriter<D>>,
     /// The image has more to give.
     more: bool,
+    /// The store, if it is not this node's own: with this checkpoint it becomes that.
+    received: Option<Box<Received<D>>>,
 }
 
 impl<D: Disk> Housekeeping<D> {
@@ -60,6 +62,45 @@ impl<D: Disk> Housekeeping<D> {
             has_complained: false,
             spare_complaint: false,
         }
+    }
+
+    /// The newest checkpoint that stands.
+    pub(super) fn newest_checkpoint(&self) -> Option<&CheckpointHead> {
+        self.checkpoints.last()
+    }
+
+    /// Files that nothing refers to are to be removed.
+    pub(super) fn discard(&mut self, names: Vec<String>) {
+        self.unused.extend(names);
+    }
+
+    /// A store that came from another node is in a checkpoint that only lacks its name.
+    pub(super) fn ready_to_install(&self) -> Option<&CheckpointHead> {
+        let making = self.making.as_ref()?;
+        (making.received.is_some() && making.writer.is_some() && !making.more).then_some(&making.head)
+    }
+
+    /// Gives the checkpoint its name: from now on, each start finds the received store.
+    pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, Box<Received<D>>), Fault> {
+        let making = self.making.take().expect("it is ready");
+        let (writer, received) = making.writer.zip(making.received).expect("it is ready");
+        writer.finish().map_err(|source| failed("give a checkpoint its name", source))?;
+        Ok((making.head, received))
+    }
+
+    /// The received store is not needed any more.
+    pub(super) fn give_installation_up(&mut self) {
+        let making = self.making.take().expect("it is ready");
+        self.unused.push(making.head.temporary_name());
+        if let Some(received) = making.received {
+            self.unused.extend(received.kept_names());
+        }
+    }
+
+    /// A checkpoint stands from which the log begins anew: those before it are of another log.
+    pub(super) fn begin_anew(&mut self, head: CheckpointHead) {
+        let before = std::mem::replace(&mut self.checkpoints, vec![head]);
+        self.unused.extend(before.iter().map(CheckpointHead::name));
     }
 }
 
@@ -83,6 +124,9 @@ impl<D: Disk> Node<D> {
         if let Some(request) = self.log.wants_spare() {
             return Ok(Some(Job::Spare(request)));
         }
+        if let Some(job) = self.catch_up.jobs.pop_front() {
+            return Ok(Some(job));
+        }
         if self.housekeeping.is_busy {
             return Ok(None);
         }
@@ -98,6 +142,15 @@ impl<D: Disk> Node<D> {
     pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
         match done {
             Done::Spare(spare) => return self.spare_done(spare),
+            Done::Read(node, read) => {
+                // What was read leaves with the next turn.
+                self.unfinished = true;
+                return self.chunk_read(node, read);
+            }
+            Done::Written(written) => {
+                self.unfinished = true;
+                return self.chunk_written(written);
+            }
             Done::Checkpoint(Ok(writer)) => {
                 let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
                 making.writer = Some(writer);
@@ -131,19 +184,32 @@ impl<D: Disk> Node<D> {
     }
 
     fn next_housekeeping_job(&mut self) -> Result<Option<Job<D>>, Fault> {
-        if let Some(making) = &mut self.housekeeping.making {
-            let writer = making.writer.take().expect("no job has it");
-            if !making.more {
-                return Ok(Some(Job::FinishCheckpoint(writer)));
-            }
-            let mut slice = Vec::with_capacity(2 * limits::IMAGE_SLICE_BYTES);
-            making.more = self.store.image_slice(limits::IMAGE_SLICE_BYTES, &mut slice);
-            return Ok(Some(Job::AppendToCheckpoint(writer, slice)));
+        if self.housekeeping.making.is_some() {
+            return Ok(self.next_slice());
         }
         if !self.housekeeping.unused.is_empty() {
             return Ok(Some(Job::Remove(std::mem::take(&mut self.housekeeping.unused))));
         }
+        if let Some(received) = self.catch_up.take_received() {
+            return Ok(Some(self.begin_installation(received)));
+        }
         if self.checkpoint_is_due() { self.begin_checkpoint().map(Some) } else { Ok(None) }
+    }
+
+    /// Goes on with the checkpoint that is being made.
+    fn next_slice(&mut self) -> Option<Job<D>> {
+        let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
+        if !making.more {
+            // A received store is installed between two turns.
+            if making.received.is_some() {
+                return None;
+            }
+            return making.writer.take().map(Job::FinishCheckpoint);
+        }
+        let store = making.received.as_mut().map_or(&mut self.store, |received| &mut received.store);
+        let mut slice = Vec::with_capacity(2 * limits::IMAGE_SLICE_BYTES);
+        making.more = store.image_slice(limits::IMAGE_SLICE_BYTES, &mut slice);
+        making.writer.take().map(|writer| Job::AppendToCheckpoint(writer, slice))
     }
 
     /// Whether the log has grown by enough since the newest checkpoint.
@@ -151,40 +217,62 @@ impl<D: Disk> Node<D> {
         let grown_bytes = self.log.appended_bytes() - self.housekeeping.grown_from;
         let live_bytes = self.store.live_total().bytes;
         let due_bytes = (self.log.segment_bytes() / 2).max(live_bytes / limits::CHECKPOINT_AT_LIVE_SHARE);
-        grown_bytes >= due_bytes && self.store.last_applied() > self.newest_checkpoint()
-    }
-
-    fn newest_checkpoint(&self) -> LogIndex {
-        self.housekeeping.checkpoints.last().map_or(LogIndex(0), |head| head.entry.index)
+        let newest = self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index);
+        grown_bytes >= due_bytes && self.store.last_applied() > newest
     }
 
     fn begin_checkpoint(&mut self) -> Result<Job<D>, Fault> {
         let index = self.store.last_applied();
         let term = self.raft.term_at(index).expect("what was applied is in the log");
         let base = self.log.base_behind(EntryId { term, index })?;
-        let segments = self.store.live_segments().map(|(segment, _)| SegmentId(segment)).collect();
-        let image = self.store.begin_image();
         let LogSummary { registrations, genesis, .. } = self.raft.summary_at(index, base.stamp);
-        let ImageHead { revision, files, sessions, items_bytes, .. } = image;
+        self.housekeeping.grown_from = self.log.appended_bytes();
+        let (salt, identity) = (self.log.draw_salt(), self.log.identity().clone());
+        let (image, segments) = begin_image(&mut self.store);
         let head = CheckpointHead {
-            salt: self.log.draw_salt(),
-            identity: self.log.identity().clone(),
+            salt,
+            identity,
             entry: base.entry,
             stamp: base.stamp,
             log_end: base.end,
             genesis,
             registrations,
             segments,
-            revision: revision.0,
-            files,
-            sessions,
-            body_bytes: items_bytes,
+            revision: image.revision.0,
+            files: image.files,
+            sessions: image.sessions,
+            body_bytes: image.items_bytes,
             begins_anew: false,
         };
-        self.housekeeping.grown_from = self.log.appended_bytes();
-        let making = Making { head: head.clone(), writer: None, more: files + sessions > 0 };
-        self.housekeeping.making = Some(making);
-        Ok(Job::BeginCheckpoint(head))
+        Ok(self.begin_making(head, None))
+    }
+
+    /// A store came whole from another node: a checkpoint of it is written.
+    fn begin_installation(&mut self, mut received: Box<Received<D>>) -> Job<D> {
+        let (image, segments) = begin_image(&mut received.store);
+        let base = self.log.base_for(received.head.entry, image.cluster_time);
+        let head = CheckpointHead {
+            salt: self.log.draw_salt(),
+            identity: self.log.identity().clone(),
+            entry: base.entry,
+            stamp: base.stamp,
+            log_end: base.end,
+            genesis: received.head.genesis,
+            registrations: received.head.registrations.clone(),
+            segments,
+            revision: image.revision.0,
+            files: image.files,
+            sessions: image.sessions,
+            body_bytes: image.items_bytes,
+            begins_anew: true,
+        };
+        self.begin_making(head, Some(received))
+    }
+
+    fn begin_making(&mut self, head: CheckpointHead, received: Option<Box<Received<D>>>) -> Job<D> {
+        let more = head.files + head.sessions > 0;
+        self.housekeeping.making = Some(Making { head: head.clone(), writer: None, more, received });
+        Job::BeginCheckpoint(head)
     }
 
     /// There is no room for a checkpoint, which is tried again later, or the disk fails.
@@ -198,8 +286,13 @@ impl<D: Disk> Node<D> {
         }
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
         self.housekeeping.unused.push(making.head.temporary_name());
-        if making.more {
-            self.store.drop_image();
+        match making.received {
+            Some(received) => {
+                self.housekeeping.discard(received.kept_names());
+                self.abandon_receiving();
+            }
+            None if making.more => self.store.drop_image(),
+            None => {}
         }
         Ok(())
     }
@@ -215,14 +308,18 @@ impl<D: Disk> Node<D> {
         }
         if housekeeping.checkpoints.len() == limits::CHECKPOINTS_KEPT {
             let base = housekeeping.checkpoints[0].base();
-            self.raft.compact(base.entry.index);
-            self.log.trim(base);
+            let is_needed =
+                self.catch_up.earliest_entry().is_some_and(|entry| entry.index < base.entry.index);
+            if !is_needed {
+                self.raft.compact(base.entry.index);
+                self.log.trim(base);
+            }
         }
         self.release_segments();
     }
 
     /// Lets segments go that neither the store nor a checkpoint refers to.
-    fn release_segments(&mut self) {
+    pub(super) fn release_segments(&mut self) {
         let is_referred = |checkpoints: &[CheckpointHead], id| {
             checkpoints.iter().any(|head| head.segments.binary_search(&id).is_ok())
         };
@@ -233,6 +330,16 @@ impl<D: Disk> Node<D> {
             }
         }
     }
+}
+
+/// Begins the image of a store, and says in which segments its contents lie.
+fn begin_image(store: &mut FileStore) -> (ImageHead, Vec<SegmentId>) {
+    let segments = store.live_segments().map(|(segment, _)| SegmentId(segment)).collect();
+    let image = store.begin_image();
+    if image.files + image.sessions == 0 {
+        store.drop_image();
+    }
+    (image, segments)
 }
 
 fn failed(doing: &str, source: io::Error) -> Fault {

@@ -3,6 +3,7 @@
 //! [`run`] is the loop; [`node::Node`] is what a node does in one turn of it, without sockets and clocks of its
 //! own; [`Network`] is what a node needs of the network.
 
+mod catch_up;
 mod descriptors;
 mod dispatch;
 mod fault;
@@ -13,6 +14,7 @@ mod helper;
 mod housekeeping;
 mod image;
 mod insight;
+pub mod jobs;
 mod measurements;
 mod metrics_page;
 pub mod node;

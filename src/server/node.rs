@@ -11,6 +11,7 @@ use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
+use super::catch_up::CatchUp;
 use super::forwarder::Forwarder;
 use super::hellos::identity_of;
 use super::housekeeping::Housekeeping;
@@ -84,6 +85,7 @@ pub struct Node<D: Disk> {
     pub(super) raft: Raft,
     pub(super) log: SegmentedLog<D>,
     pub(super) housekeeping: Housekeeping<D>,
+    pub(super) catch_up: CatchUp<D>,
     pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
     pub(super) wheel: TimerWheel<Timer>,
@@ -145,6 +147,7 @@ impl<D: Disk> Node<D> {
             raft,
             log,
             housekeeping,
+            catch_up: CatchUp::default(),
             hard_state,
             store,
             wheel: TimerWheel::new(now_ms),
@@ -239,6 +242,9 @@ impl<D: Disk> Node<D> {
         self.set_alarms(now_ms, &actions);
         self.finish_reads(&actions, net);
         self.after_flush(now_ms, net)?;
+        self.install_received(now_ms)?;
+        self.send_chunk_answers(net);
+        self.advance_streams(now_ms, net);
         self.apply(net)?;
         self.serve_reads(now_ms, net)?;
         self.answer_readiness(net);
@@ -295,6 +301,12 @@ impl<D: Disk> Node<D> {
             Event::Page { connection, page: HttpPage::Metrics } => self.metrics_asked.push(connection),
             Event::Peer { from, message: PeerMessage::Forward(request) } => {
                 self.take_forwarded(now_ms, from, request, net);
+            }
+            Event::Peer { from, message: PeerMessage::InstallSnapshot(request) } => {
+                self.take_chunk(now_ms, from, request);
+            }
+            Event::Peer { from, message: PeerMessage::InstallSnapshotReply(reply) } => {
+                self.take_chunk_answer(now_ms, from, reply);
             }
             Event::Peer { message: PeerMessage::ForwardReply(reply), .. } => {
                 self.finish_forwarded(reply, net)

@@ -1,7 +1,7 @@
 //! How the log loses what it no longer needs: its first entries, when a checkpoint stands for them, and files in
 //! which nothing is left that anybody refers to.
 
-use fsd_wire::EntryId;
+use fsd_wire::{ClusterTimeMs, EntryId};
 
 use super::entry_table::{EntryTable, LogBase};
 use super::error::StorageError;
@@ -52,8 +52,20 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     /// The base of a log that goes on behind an entry which it does not have, in segments that are still to be made.
-    pub fn base_for(&mut self, entry: EntryId, stamp: fsd_wire::ClusterTimeMs) -> LogBase {
+    pub fn base_for(&mut self, entry: EntryId, stamp: ClusterTimeMs) -> LogBase {
         LogBase { entry, stamp, end: Position::new(self.take_id(), RECORDS_AT) }
+    }
+
+    /// Whether the log has not gone on behind the place that a base of [`Self::base_for`] names.
+    #[must_use]
+    pub fn base_is_free(&self, base: &LogBase) -> bool {
+        self.end.segment() < base.end.segment()
+    }
+
+    /// The disk that it lies on.
+    #[must_use]
+    pub fn disk(&self) -> &D {
+        &self.disk
     }
 
     /// Begins the log anew behind a base of [`Self::base_for`]; all that it had is no longer part of it.

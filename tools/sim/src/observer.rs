@@ -115,6 +115,7 @@ impl Simulation {
         if raft.term_at(last_known) != self.witness.id_at(last_known).map(|entry| entry.term) {
             return Err(format!("node {}: committed entry {last_known} is of another term", place + 1));
         }
+        let from = from.max(raft.base().index);
         if last_known > from {
             let sample = LogIndex(self.random.u64(from.0 + 1..=last_known.0));
             if let Ok(entry) = node.log().entry(sample) {

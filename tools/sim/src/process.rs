@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use fsd::config::{Member, TextReads, TextWrites};
 use fsd::raft::{HardState, LogSummary, Raft, ReplicationBounds};
+use fsd::server::jobs::Job;
 use fsd::server::node::{Node, NodeConfig};
 use fsd::simulated_disk::SimulatedDisk;
-use fsd::storage::{DirectoryIdentity, Job};
+use fsd::storage::DirectoryIdentity;
 use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, ClusterTimeMs, EntryId, Incarnation, LogIndex, NodeId, Term, Version};

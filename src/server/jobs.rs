@@ -3,9 +3,13 @@
 
 use std::io;
 
-use super::checkpoint::{CheckpointHead, CheckpointWriter};
-use super::segmented_log::{Spare, SpareRequest};
+use bytes::Bytes;
+use fsd_wire::NodeId;
+
 use crate::mapping::Disk;
+use crate::storage::segment::SegmentHeader;
+use crate::storage::{CheckpointHead, CheckpointWriter, Spare, SpareRequest};
+use crate::transfer::{Chunk, Progress, StreamReader, StreamWriter, TransferError};
 
 /// Something to be done.
 pub enum Job<D: Disk> {
@@ -19,6 +23,12 @@ pub enum Job<D: Disk> {
     FinishCheckpoint(CheckpointWriter<D>),
     /// Remove files that nothing refers to.
     Remove(Vec<String>),
+    /// Begin to read the state as of a checkpoint, for a node.
+    OpenStream(NodeId, CheckpointHead, usize),
+    /// Read the next chunk, of so many bytes at most.
+    ReadStream(NodeId, StreamReader<D>, usize),
+    /// Write a chunk that came from another node.
+    WriteStream(StreamWriter<D>, u64, Bytes, SegmentHeader),
 }
 
 /// What became of it.
@@ -31,6 +41,10 @@ pub enum Done<D: Disk> {
     CheckpointFinished(io::Result<()>),
     /// See [`Job::Remove`].
     Removed(io::Result<()>),
+    /// See [`Job::OpenStream`] and [`Job::ReadStream`].
+    Read(NodeId, Result<(StreamReader<D>, Chunk), TransferError>),
+    /// See [`Job::WriteStream`].
+    Written(Result<(StreamWriter<D>, Progress<D>), TransferError>),
 }
 
 impl<D: Disk> Job<D> {
@@ -44,8 +58,25 @@ impl<D: Disk> Job<D> {
             }
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
+            Self::OpenStream(node, head, bytes_max) => {
+                let opened = StreamReader::open(disk, &head.name(), &head.identity);
+                Done::Read(node, opened.and_then(|reader| read_chunk(reader, bytes_max)))
+            }
+            Self::ReadStream(node, reader, bytes_max) => Done::Read(node, read_chunk(reader, bytes_max)),
+            Self::WriteStream(mut writer, offset, bytes, header) => {
+                let progress = writer.feed(offset, &bytes, &mut Some(header));
+                Done::Written(progress.map(|progress| (writer, progress)))
+            }
         }
     }
+}
+
+fn read_chunk<D: Disk>(
+    mut reader: StreamReader<D>,
+    bytes_max: usize,
+) -> Result<(StreamReader<D>, Chunk), TransferError> {
+    let chunk = reader.next_chunk(bytes_max)?;
+    Ok((reader, chunk))
 }
 
 fn remove_all<D: Disk>(disk: &D, names: &[String]) -> io::Result<()> {
