@@ -6,6 +6,7 @@ use fsd::file_store::FileStore;
 use fsd::server::node::Node;
 use fsd::server::{Fault, StoreImage};
 use fsd::simulated_disk::SimulatedDisk;
+use fsd::storage::segment::file_name;
 use fsd::storage::{self, Storage, StorageError};
 use fsd_wire::hello::Identity;
 
@@ -50,7 +51,7 @@ impl Simulation {
         let is_full = matches!(fault, Fault::Storage(StorageError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull);
         let is_expected = process.fails
             || is_full && self.nemesis.is_full(place)
-            || process.is_rotten && matches!(fault, Fault::Storage(StorageError::Damage { .. }));
+            || process.is_rotten() && matches!(fault, Fault::Storage(StorageError::Damage { .. }));
         if !is_expected {
             return Err(format!("node {} ended: {fault}", place + 1));
         }
@@ -142,7 +143,7 @@ impl Simulation {
                 self.schedule.at(again_at_us, Happening::Start { node: place });
                 Ok(())
             }
-            Err(_) if process.is_rotten => {
+            Err(_) if process.is_rotten() => {
                 process.state = State::Damaged;
                 Ok(())
             }
@@ -161,7 +162,9 @@ impl Simulation {
         let state = storage.recovered.state.clone();
         process.durable = LogShape::of_summary(&storage.recovered.log);
         process.stored = Some(state.clone());
-        process.is_rotten = false;
+        // What recovery reads is whole; contents that only a checkpoint refers to are read when somebody asks for them.
+        let read_from = file_name(storage.log.base().end.segment());
+        process.rotten.retain(|name| name.ends_with(".fsd") && *name < read_from);
         let mut node = Node::new(config, storage, store, now_ms);
         process.last_words = None;
         if node.make_first_spare(&process.disk).is_err() {

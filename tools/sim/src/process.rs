@@ -1,6 +1,6 @@
 //! One node's process, its machine's clock and its disk, and what is known of it from outside.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use fsd::config::{Member, TextReads, TextWrites};
 use fsd::raft::{HardState, LogSummary, Raft, ReplicationBounds};
@@ -126,8 +126,8 @@ pub(crate) struct Process {
     pub(crate) counts: bool,
     /// What was flushed before the last flush: later records prove it.
     pub(crate) proven: LogIndex,
-    /// Bytes of its directory have rotted since it was last made.
-    pub(crate) is_rotten: bool,
+    /// Files of which bytes have rotted since they were last found whole.
+    pub(crate) rotten: BTreeSet<String>,
     /// A call of its disk is to fail.
     pub(crate) fails: bool,
     /// Its last turn was not finished.
@@ -163,7 +163,7 @@ impl Process {
             lost_log: LogShape::default(),
             counts: false,
             proven: LogIndex(0),
-            is_rotten: false,
+            rotten: BTreeSet::new(),
             fails: false,
             has_failed: false,
             is_stopping: false,
@@ -182,9 +182,14 @@ impl Process {
         directory_of(self.id())
     }
 
+    /// Whether bytes of its directory have rotted.
+    pub(crate) fn is_rotten(&self) -> bool {
+        !self.rotten.is_empty()
+    }
+
     /// Whether it may lack what it once promised.
     pub(crate) fn is_unsound(&self) -> bool {
-        !self.counts || self.is_rotten || self.state == State::Damaged
+        !self.counts || self.is_rotten() || self.state == State::Damaged
     }
 
     /// It has another disk now, of which this is known.
@@ -197,7 +202,7 @@ impl Process {
         self.stored = stored;
         self.last_words = None;
         self.counts = false;
-        self.is_rotten = false;
+        self.rotten.clear();
         self.fails = false;
         self.proven = LogIndex(0);
     }
