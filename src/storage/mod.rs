@@ -1,6 +1,7 @@
 //! What a node keeps on its disk: the log in segments, the hard state, and what recovery makes of them.
 //! `docs/disk-format.md` describes the files to the byte.
 
+pub mod checkpoint;
 mod entry_table;
 mod error;
 pub mod hard_state;
@@ -22,6 +23,7 @@ use fsd_wire::NodeId;
 use crate::mapping::Disk;
 use crate::raft::{HardState, LogSummary};
 
+pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter, list_checkpoints};
 pub use entry_table::LogBase;
 pub use error::StorageError;
 pub use hard_state::HardStateFile;

@@ -211,7 +211,7 @@ impl<'a, D: Disk> Walk<'a, D> {
                     let what = "no segment has such a name".to_owned();
                     self.problem(StorageError::Damage { file, offset: 0, what })?;
                 }
-                NameKind::Other => {}
+                NameKind::Checkpoint(_) | NameKind::Other => {}
             }
         }
         ids.sort_unstable();
