@@ -7,6 +7,7 @@
 
 pub mod image;
 mod imaged_map;
+pub mod items;
 mod live;
 pub mod names;
 pub mod reference_model;

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::{EntryId, NodeId};
@@ -53,8 +54,16 @@ struct Receiving<D: Disk> {
     /// While no job has it, and more is to come.
     writer: Option<StreamWriter<D>>,
     next_offset: u64,
+    is_whole: bool,
     /// All is there; it is taken when its checkpoint is begun.
-    received: Option<Box<Received<D>>>,
+    received: Option<Box<Received<D::File>>>,
+}
+
+impl<D: Disk> Receiving<D> {
+    /// Whether a job has its writer.
+    fn awaits_writer(&self) -> bool {
+        self.writer.is_none() && self.received.is_none() && !self.is_whole
+    }
 }
 
 impl<D: Disk> Default for CatchUp<D> {
@@ -71,7 +80,7 @@ impl<D: Disk> CatchUp<D> {
     }
 
     /// A store that came whole, for its checkpoint to be begun.
-    pub(super) fn take_received(&mut self) -> Option<Box<Received<D>>> {
+    pub(super) fn take_received(&mut self) -> Option<Box<Received<D::File>>> {
         self.receiving.as_mut()?.received.take()
     }
 }
@@ -101,10 +110,16 @@ impl<D: Disk> Node<D> {
         if self.catch_up.receiving.as_ref().is_none_or(|receiving| receiving.entry != entry) {
             self.abandon_receiving();
             if offset == 0 {
-                let writer = StreamWriter::begin(self.log.disk(), self.log.identity());
+                let writer = StreamWriter::begin(self.log.disk(), Some(&self.config.cluster));
                 let writer = Some(writer);
-                self.catch_up.receiving =
-                    Some(Receiving { leader: from, entry, writer, next_offset: 0, received: None });
+                self.catch_up.receiving = Some(Receiving {
+                    leader: from,
+                    entry,
+                    writer,
+                    next_offset: 0,
+                    is_whole: false,
+                    received: None,
+                });
             }
         }
         let Some(receiving) = &mut self.catch_up.receiving else {
@@ -119,9 +134,13 @@ impl<D: Disk> Node<D> {
         }
         // Without a writer, the chunk came before and is being written, or all is there.
         if let Some(writer) = receiving.writer.take() {
-            let header = self.log.kept_header(self.log.segment_bytes());
-            self.catch_up.jobs.push_back(Job::WriteStream(writer, offset, bytes.to_bytes(), header));
+            self.write_chunk(writer, offset, bytes.to_bytes());
         }
+    }
+
+    fn write_chunk(&mut self, writer: StreamWriter<D>, offset: u64, bytes: Bytes) {
+        let header = self.log.kept_header(self.log.segment_bytes());
+        self.catch_up.jobs.push_back(Job::WriteStream(writer, offset, bytes, header));
     }
 
     /// What became of a chunk that was written.
@@ -130,23 +149,34 @@ impl<D: Disk> Node<D> {
     /// If the disk fails.
     pub(super) fn chunk_written(
         &mut self,
-        written: Result<(StreamWriter<D>, Progress<D>), TransferError>,
+        written: Result<(StreamWriter<D>, Progress<D::File>), TransferError>,
+        offset: u64,
+        bytes: Bytes,
     ) -> Result<(), Fault> {
-        let Some(receiving) = &mut self.catch_up.receiving else {
+        let Some(receiving) = self.catch_up.receiving.as_mut().filter(|receiving| receiving.awaits_writer())
+        else {
             // It was given up meanwhile; what it wrote goes, too.
             if let Ok((writer, _)) = written {
-                self.housekeeping.discard(writer.abandon());
+                self.housekeeping.discard(writer.kept_names());
             }
             return Ok(());
         };
         let (leader, entry) = (receiving.leader, receiving.entry);
         match written {
+            // A segment was full: the rest goes into another one.
+            Ok((writer, Progress::More { next_offset })) if next_offset < offset + bytes.len() as u64 => {
+                let rest = bytes.slice((next_offset - offset) as usize..);
+                self.write_chunk(writer, next_offset, rest);
+            }
             Ok((writer, Progress::More { next_offset })) => {
                 receiving.writer = Some(writer);
                 receiving.next_offset = next_offset;
                 self.answer_chunk(leader, entry, next_offset, SnapshotState::Receiving);
             }
-            Ok((_, Progress::Whole(received))) => receiving.received = Some(received),
+            Ok((_, Progress::Whole(received))) => {
+                receiving.is_whole = true;
+                receiving.received = Some(received);
+            }
             Err(error) => {
                 self.catch_up.receiving = None;
                 log::warn!("cannot take what node {leader} sends: {error}");
@@ -161,7 +191,7 @@ impl<D: Disk> Node<D> {
     pub(super) fn abandon_receiving(&mut self) {
         let Some(receiving) = self.catch_up.receiving.take() else { return };
         if let Some(writer) = receiving.writer {
-            self.housekeeping.discard(writer.abandon());
+            self.housekeeping.discard(writer.kept_names());
         }
         if let Some(received) = receiving.received {
             self.housekeeping.discard(received.kept_names());
@@ -183,7 +213,7 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If the disk fails.
     pub(super) fn install_received(&mut self, now_ms: u64) -> Result<(), Fault> {
-        let Some((head, _)) = self.housekeeping.ready_to_install() else { return Ok(()) };
+        let Some(head) = self.housekeeping.ready_to_install() else { return Ok(()) };
         let (entry, base) = (head.entry, head.base());
         // Whoever leads meanwhile: the state as of a committed entry is the same.
         let wants = self.raft.wants_snapshot(self.raft.term(), entry) == SnapshotAnswer::Install;

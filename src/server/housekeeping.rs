@@ -45,7 +45,7 @@ struct Making<D: Disk> {
     /// The image has more to give.
     more: bool,
     /// The store, if it is not this node's own: with this checkpoint it becomes that.
-    received: Option<Box<Received<D>>>,
+    received: Option<Box<Received<D::File>>>,
 }
 
 impl<D: Disk> Housekeeping<D> {
@@ -70,7 +70,7 @@ impl<D: Disk> Housekeeping<D> {
     }
 
     /// Files that nothing refers to are to be removed.
-    pub(super) fn discard(&mut self, names: Vec<String>) {
+    pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
         self.unused.extend(names);
     }
 
@@ -81,7 +81,7 @@ impl<D: Disk> Housekeeping<D> {
     }
 
     /// Gives the checkpoint its name: from now on, each start finds the received store.
-    pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, Box<Received<D>>), Fault> {
+    pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, Box<Received<D::File>>), Fault> {
         let making = self.making.take().expect("it is ready");
         let (writer, received) = making.writer.zip(making.received).expect("it is ready");
         writer.finish().map_err(|source| failed("give a checkpoint its name", source))?;
@@ -147,9 +147,9 @@ impl<D: Disk> Node<D> {
                 self.unfinished = true;
                 return self.chunk_read(node, read);
             }
-            Done::Written(written) => {
+            Done::Written(written, offset, bytes) => {
                 self.unfinished = true;
-                return self.chunk_written(written);
+                return self.chunk_written(written, offset, bytes);
             }
             Done::Checkpoint(Ok(writer)) => {
                 let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
@@ -248,7 +248,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// A store came whole from another node: a checkpoint of it is written.
-    fn begin_installation(&mut self, mut received: Box<Received<D>>) -> Job<D> {
+    fn begin_installation(&mut self, mut received: Box<Received<D::File>>) -> Job<D> {
         let (image, segments) = begin_image(&mut received.store);
         let base = self.log.base_for(received.head.entry, image.cluster_time);
         let head = CheckpointHead {
@@ -269,7 +269,7 @@ impl<D: Disk> Node<D> {
         self.begin_making(head, Some(received))
     }
 
-    fn begin_making(&mut self, head: CheckpointHead, received: Option<Box<Received<D>>>) -> Job<D> {
+    fn begin_making(&mut self, head: CheckpointHead, received: Option<Box<Received<D::File>>>) -> Job<D> {
         let more = head.files + head.sessions > 0;
         self.housekeeping.making = Some(Making { head: head.clone(), writer: None, more, received });
         Job::BeginCheckpoint(head)

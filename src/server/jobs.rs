@@ -43,8 +43,8 @@ pub enum Done<D: Disk> {
     Removed(io::Result<()>),
     /// See [`Job::OpenStream`] and [`Job::ReadStream`].
     Read(NodeId, Result<(StreamReader<D>, Chunk), TransferError>),
-    /// See [`Job::WriteStream`].
-    Written(Result<(StreamWriter<D>, Progress<D>), TransferError>),
+    /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
+    Written(Result<(StreamWriter<D>, Progress<D::File>), TransferError>, u64, Bytes),
 }
 
 impl<D: Disk> Job<D> {
@@ -59,13 +59,13 @@ impl<D: Disk> Job<D> {
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
             Self::OpenStream(node, head, bytes_max) => {
-                let opened = StreamReader::open(disk, &head.name(), &head.identity);
+                let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));
                 Done::Read(node, opened.and_then(|reader| read_chunk(reader, bytes_max)))
             }
             Self::ReadStream(node, reader, bytes_max) => Done::Read(node, read_chunk(reader, bytes_max)),
             Self::WriteStream(mut writer, offset, bytes, header) => {
                 let progress = writer.feed(offset, &bytes, &mut Some(header));
-                Done::Written(progress.map(|progress| (writer, progress)))
+                Done::Written(progress.map(|progress| (writer, progress)), offset, bytes)
             }
         }
     }

@@ -21,8 +21,8 @@ use byteorder::{ByteOrder, LittleEndian};
 use fsd_wire::Entry;
 
 use super::segment::{
-    ACTIVATION_AT, ACTIVATION_BYTES, Position, RECORDS_AT, SegmentHeader, crc_without_field, file_name,
-    record_bytes, store_record, temporary_name,
+    ACTIVATION_AT, ACTIVATION_BYTES, Position, RECORDS_AT, SegmentHeader, SegmentId, crc_without_field,
+    file_name, record_bytes, store_record, temporary_name,
 };
 use crate::mapping::{Disk, MappedFile};
 
@@ -81,11 +81,33 @@ pub struct Kept<F> {
     pub(super) header: SegmentHeader,
 }
 
+impl<F> Kept<F> {
+    /// The name of its file.
+    #[must_use]
+    pub fn name(&self) -> String {
+        file_name(self.header.id)
+    }
+}
+
 /// Bytes of a kept segment with records of these payloads.
 #[must_use]
 pub fn kept_bytes(payloads: impl Iterator<Item = usize>) -> u64 {
     let records: u64 = payloads.map(record_bytes).sum();
     (u64::from(RECORDS_AT) + records).next_multiple_of(u64::from(RECORDS_AT))
+}
+
+/// The names that a kept segment's file has: while it is made, and then.
+#[must_use]
+pub fn kept_names(id: SegmentId) -> [String; 2] {
+    [temporary_name(id), file_name(id)]
+}
+
+impl<F> Kept<F> {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SegmentId {
+        self.header.id
+    }
 }
 
 impl<D: Disk> KeptWriter<D> {

@@ -11,6 +11,7 @@ pub mod kept;
 mod lock;
 mod recovery;
 pub mod segment;
+mod segment_reader;
 pub mod segmented_log;
 mod survey;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use error::StorageError;
 pub use hard_state::HardStateFile;
 pub use lock::lock_directory;
 pub use segment::{Position, SegmentId};
+pub use segment_reader::SegmentReader;
 pub use segmented_log::{SegmentedLog, Spare, SpareRequest};
 pub use survey::{Leftover, TornTail};
 pub use trimming::ContentsSegment;

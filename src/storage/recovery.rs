@@ -150,7 +150,9 @@ fn read_hard_state<D: Disk>(
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
     if !names.iter().any(|name| name == HARD_STATE_NAME) {
         // The hard state is there before the first segment is begun.
-        let segment = names.iter().find(|name| matches!(parse_name(name), NameKind::Segment(_)));
+        let is_later =
+            |name: &&String| matches!(parse_name(name), NameKind::Segment(_) | NameKind::Checkpoint(_));
+        let segment = names.iter().find(is_later);
         return match segment {
             None => Ok(None),
             Some(name) => Err(StorageError::MissingHardState { file: path, beside: disk.describe(name) }),

@@ -290,7 +290,7 @@ impl Simulation {
             flushes,
             flush_us: process.flush_us,
             log_last: node.raft().last_index(),
-            is_rotten: process.is_rotten(),
+            is_rotten: !process.rotten.is_empty(),
             random: &mut self.random,
             asked: None,
             failure: None,
