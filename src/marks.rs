@@ -172,7 +172,6 @@ mod counted {
         "survey-finds-record-behind-torn-tail" "a later record was written, an earlier one was not";
         "survey-drops-segment-without-records" "power failed in the first flush of a segment";
         "survey-finds-earlier-torn-tail" "and the one before it ends in a torn tail";
-        "survey-misses-what-was-flushed" "the hard state knows of more than is there";
         // Requests.
         "dispatch-knows-session-is-gone" "a client comes back to a session that has ended";
         "dispatch-refuses-while-handing-over" "a change comes to a leader that is about to go";

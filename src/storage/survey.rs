@@ -481,7 +481,6 @@ impl<'a, D: Disk> Walk<'a, D> {
         if self.is_broken || self.found.end >= log_end {
             return Ok(());
         }
-        mark!("survey-misses-what-was-flushed");
         let (id, offset) = (self.found.end.segment(), u64::from(self.found.end.offset()));
         self.damage(id, offset, format!("the log ends before {log_end}, which was flushed"))
     }

@@ -146,7 +146,7 @@ impl Simulation {
                 self.last(Lasting::Drift(place));
             }
             FaultKind::Pause if is_up => {
-                let pause_us = 1000 * *self.random.choice(&[10, 100, 1000, 10_000]).expect("a choice");
+                let pause_us = 1000 * *self.random.choice(&[10, 100, 1000, 20_000]).expect("a choice");
                 self.processes[place].busy_until_us = self.now_us + self.random.u64(..pause_us);
             }
             FaultKind::SlowDisk => {
@@ -359,7 +359,7 @@ impl Simulation {
 
     /// Whether the promise holds although this node loses what it acknowledged: a majority keeps it, and knows
     /// whom it has met.
-    fn may_lose(&self, place: usize) -> bool {
+    pub(crate) fn may_lose(&self, place: usize) -> bool {
         let unsound =
             self.processes.iter().filter(|process| process.place != place && process.is_unsound()).count();
         let all_have_met = self.processes.iter().filter(|process| process.place != place).all(|process| {
@@ -408,13 +408,7 @@ impl Simulation {
             // Nothing has happened to it yet.
             return false;
         };
-        // Only peers that have met a later life can tell the copy from a restart.
-        let (incarnation, life) = (copy.state.incarnation, copy.state.life);
-        let is_known_as_old = self.processes.iter().filter(|other| other.place != place).all(|other| {
-            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&process.id()));
-            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
-        });
-        if !is_known_as_old || !self.may_lose(place) {
+        if !self.is_known_as_old(place, copy) || !self.may_lose(place) {
             return false;
         }
         self.lose_power(place);
@@ -425,6 +419,21 @@ impl Simulation {
         process.lost = Some(state.incarnation);
         process.forget(shape, Some(state));
         true
+    }
+
+    /// Whether a directory can be put back from an old copy.
+    pub(crate) fn may_put_back(&self, place: usize) -> bool {
+        let copy = self.processes[place].old_copy.as_ref();
+        copy.is_some_and(|copy| self.is_known_as_old(place, copy)) && self.may_lose(place)
+    }
+
+    /// Only peers that have met a later life can tell a copy from a restart.
+    fn is_known_as_old(&self, place: usize, copy: &OldCopy) -> bool {
+        let (id, incarnation, life) = (self.processes[place].id(), copy.state.incarnation, copy.state.life);
+        self.processes.iter().filter(|other| other.place != place).all(|other| {
+            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&id));
+            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
+        })
     }
 
     /// A directory from an old copy that was started, without reaching anybody, as often as its node was since the

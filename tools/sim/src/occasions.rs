@@ -8,6 +8,8 @@ use crate::simulation::{Checked, Simulation};
 
 /// Behind one fault of so many, another one is put off to a phase of its own.
 const OCCASION_OF: u32 = 3;
+/// One run of so many, where there are scripts, begins with one.
+const BEGINS_OF: u32 = 4;
 /// An event in the right phase is taken with this chance, so that not all faults are made at its first moment.
 const TAKEN_OF: u32 = 3;
 /// A phase that does not come for so long is not waited for any more.
@@ -27,6 +29,8 @@ struct Occasion {
     kind: FaultKind,
     phase: Phase,
     until_us: u64,
+    /// A leader was told to hand over, for this.
+    has_stopped: bool,
 }
 
 impl Occasions {
@@ -36,6 +40,14 @@ impl Occasions {
 }
 
 impl Simulation {
+    /// What can happen only once, at the beginning.
+    pub(crate) fn begin_with_occasion(&mut self) {
+        let is_able = self.plan.faults.contains(FaultKind::Script) && self.plan.nodes > 2;
+        if is_able && self.occasions.random.u32(..BEGINS_OF) == 0 {
+            self.begin_script_of_first_leaders();
+        }
+    }
+
     /// Now and then, a fault is put off until the cluster is in some phase.
     pub(crate) fn await_occasion(&mut self) -> Checked {
         if self.occasions.awaited.is_some() || self.occasions.random.u32(..OCCASION_OF) != 0 {
@@ -57,25 +69,22 @@ impl Simulation {
             })
             .collect();
         let Some((kind, phase)) = self.occasions.random.choice(&cells).copied() else { return Ok(()) };
-        self.occasions.awaited = Some(Occasion { kind, phase, until_us: self.now_us + PATIENCE_US });
-        if phase == Phase::Transfer
-            && let Some(leader) = self.leader()
-            && (kind != FaultKind::PowerLossInRecovery || self.draw_down().is_some())
-        {
-            let before = self.phase();
-            if self.stop(leader)? {
-                self.coverage.note(FaultKind::Stop, before);
-            }
-        }
+        let until_us = self.now_us + PATIENCE_US;
+        self.occasions.awaited = Some(Occasion { kind, phase, until_us, has_stopped: false });
         Ok(())
     }
 
     /// Makes the fault that was put off, if this is its phase.
     pub(crate) fn take_occasion(&mut self) -> Checked {
-        let Some(Occasion { kind, phase, until_us }) = self.occasions.awaited else { return Ok(()) };
+        let Some(Occasion { kind, phase, until_us, has_stopped }) = self.occasions.awaited else {
+            return Ok(());
+        };
         if !self.is_troubled || self.now_us > until_us {
             self.occasions.awaited = None;
             return Ok(());
+        }
+        if phase == Phase::Transfer && !has_stopped {
+            return self.stop_leader_for(kind);
         }
         let is_start = kind == FaultKind::PowerLossInRecovery;
         let present = if is_start { self.phase_around_start() } else { self.phase() };
@@ -83,7 +92,7 @@ impl Simulation {
             return Ok(());
         }
         self.refresh_soundness();
-        let place = self.draw_place(phase);
+        let place = self.draw_place(kind, phase);
         if self.make_now(kind, place)? {
             self.occasions.awaited = None;
             self.tell(|| format!("fault in its phase: {kind} at node {}, {phase:?}", place + 1));
@@ -91,11 +100,34 @@ impl Simulation {
         Ok(())
     }
 
-    fn draw_place(&mut self, phase: Phase) -> usize {
-        let random = &mut self.occasions.random;
+    /// Once a fault of this kind could be made, a leader is to hand over, so that it can be made meanwhile.
+    fn stop_leader_for(&mut self, kind: FaultKind) -> Checked {
+        let is_ready = match kind {
+            FaultKind::PowerLossInRecovery => self.draw_down().is_some(),
+            FaultKind::OldCopy => (0..self.plan.nodes).any(|place| self.may_put_back(place)),
+            FaultKind::Wipe | FaultKind::Rot => (0..self.plan.nodes).any(|place| self.may_lose(place)),
+            _ => true,
+        };
+        let Some(leader) = self.leader().filter(|_| is_ready) else { return Ok(()) };
+        let before = self.phase();
+        if self.stop(leader)? {
+            self.coverage.note(FaultKind::Stop, before);
+            self.occasions.awaited.iter_mut().for_each(|occasion| occasion.has_stopped = true);
+        }
+        Ok(())
+    }
+
+    fn draw_place(&mut self, kind: FaultKind, phase: Phase) -> usize {
+        let places = 0..self.plan.nodes;
+        let copied: Vec<usize> = match kind {
+            FaultKind::OldCopy => places.filter(|place| self.may_put_back(*place)).collect(),
+            _ => Vec::new(),
+        };
         let stopping = self.processes.iter().position(|process| process.is_stopping);
-        match (stopping, phase) {
-            (Some(stopping), Phase::Transfer) if random.bool() => stopping,
+        let random = &mut self.occasions.random;
+        match (random.choice(&copied), stopping) {
+            (Some(copied), _) => *copied,
+            (None, Some(stopping)) if phase == Phase::Transfer && random.bool() => stopping,
             _ => random.usize(..self.plan.nodes),
         }
     }

@@ -114,6 +114,7 @@ impl Simulation {
 
     /// Lets events happen until so many were delivered to nodes.
     pub(crate) fn run_steps(&mut self) -> Checked {
+        self.begin_with_occasion();
         while self.steps < self.plan.steps {
             self.next_event()?;
         }
