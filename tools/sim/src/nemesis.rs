@@ -146,7 +146,7 @@ impl Simulation {
                 self.last(Lasting::Drift(place));
             }
             FaultKind::Pause if is_up => {
-                let pause_us = 1000 * *self.random.choice(&[10, 100, 1000, 20_000]).expect("a choice");
+                let pause_us = 1000 * *self.random.choice(&[10, 100, 1000, 10_000]).expect("a choice");
                 self.processes[place].busy_until_us = self.now_us + self.random.u64(..pause_us);
             }
             FaultKind::SlowDisk => {

@@ -2,6 +2,7 @@
 //! what the run has not had yet, and the fault is made in the middle of that phase, if it comes.
 
 use crate::coverage::{Phase, is_impossible};
+use crate::late_answers::Asked;
 use crate::plan::FaultKind;
 use crate::process::State;
 use crate::simulation::{Checked, Simulation};
@@ -12,6 +13,10 @@ const OCCASION_OF: u32 = 3;
 const BEGINS_OF: u32 = 4;
 /// An event in the right phase is taken with this chance, so that not all faults are made at its first moment.
 const TAKEN_OF: u32 = 3;
+/// A node that asks its leader for a read index stands still behind one question of so many, once in a run.
+const PAUSED_READERS_OF: u32 = 200;
+/// For so long: no request waits for longer than the first of these.
+const PAUSED_US: std::ops::Range<u64> = 10_000_000..14_000_000;
 /// A phase that does not come for so long is not waited for any more.
 const PATIENCE_US: u64 = 3_000_000;
 /// A disk fails at one of its next operations, so that the phase is still the same.
@@ -22,6 +27,7 @@ const OPERATIONS: u64 = 6;
 pub(crate) struct Occasions {
     random: fastrand::Rng,
     awaited: Option<Occasion>,
+    has_paused_reader: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +41,11 @@ struct Occasion {
 
 impl Occasions {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { random: fastrand::Rng::with_seed(seed.rotate_left(24)), awaited: None }
+        Self {
+            random: fastrand::Rng::with_seed(seed.rotate_left(24)),
+            awaited: None,
+            has_paused_reader: false,
+        }
     }
 }
 
@@ -45,6 +55,23 @@ impl Simulation {
         let is_able = self.plan.faults.contains(FaultKind::Script) && self.plan.nodes > 2;
         if is_able && self.occasions.random.u32(..BEGINS_OF) == 0 {
             self.begin_script_of_first_leaders();
+        }
+    }
+
+    /// A node had a turn, and asked for something: perhaps it comes to nothing for a long time now.
+    pub(crate) fn pause_reader(&mut self, place: usize, asked: Option<Asked>) {
+        let is_reader =
+            matches!(asked, Some(Asked::ReadIndex(_))) && self.plan.faults.contains(FaultKind::Pause);
+        let occasions = &mut self.occasions;
+        if is_reader
+            && self.is_troubled
+            && !occasions.has_paused_reader
+            && occasions.random.u32(..PAUSED_READERS_OF) == 0
+        {
+            occasions.has_paused_reader = true;
+            self.processes[place].busy_until_us = self.now_us + occasions.random.u64(PAUSED_US);
+            let phase = self.phase();
+            self.coverage.note(FaultKind::Pause, phase);
         }
     }
 

@@ -339,6 +339,7 @@ impl Simulation {
             return Err(failure);
         }
         process.has_failed = result.is_err();
+        self.pause_reader(place, asked);
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
