@@ -2,6 +2,8 @@
 //! stores, and serve new writes and reads.
 
 use fsd::raft::Raft;
+use fsd::server::node::Node;
+use fsd::simulated_disk::SimulatedDisk;
 use fsd_wire::LogIndex;
 use fsd_wire::client::NodeRole;
 
@@ -40,16 +42,18 @@ impl Simulation {
         let progress_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000;
         let bound_us = progress_us + DEAD_CONNECTIONS_US;
         let mut until_us = self.now_us + bound_us;
-        let (healed_us, committed, mut applied) = (self.now_us, self.witness.committed(), 0);
+        let (healed_us, committed, mut progress) = (self.now_us, self.witness.committed(), 0);
+        let lasts = self.processes.iter().filter_map(|process| process.raft().map(Raft::last_index));
+        let last = lasts.max().unwrap_or(committed);
         while !self.is_settled() {
             if self.schedule.next_time_us().is_none_or(|time_us| time_us > until_us) {
                 let after_ms = (self.now_us - healed_us) / 1000;
                 return Err(format!("no order {after_ms} ms after the faults: {}", self.describe()));
             }
             self.next_event()?;
-            let applied_now = self.applied_of(committed);
-            if applied_now > applied {
-                applied = applied_now;
+            let progress_now = self.progress_of(committed, last);
+            if progress_now > progress {
+                progress = progress_now;
                 until_us = until_us.max(self.now_us + progress_us);
             }
         }
@@ -95,11 +99,15 @@ impl Simulation {
             .filter(|process| process.state != State::Damaged && !self.nemesis.stays_away(process.place))
     }
 
-    /// How many of the entries that were committed when the faults ended have been applied since, over all nodes. What
-    /// elections add is no progress, or a cluster that elects for ever would make some.
-    fn applied_of(&self, committed: LogIndex) -> u64 {
+    /// How many of the entries that were committed when the faults ended have been applied since, and of those that
+    /// were there at all, stored, over all nodes. What elections add is no progress, or a cluster that elects for ever
+    /// would make some.
+    fn progress_of(&self, committed: LogIndex, last: LogIndex) -> u64 {
         let nodes = self.core().filter_map(|process| process.node.as_ref());
-        nodes.map(|node| node.store().last_applied().min(committed).0).sum()
+        let progress = |node: &Node<SimulatedDisk>| {
+            node.store().last_applied().min(committed).0 + node.raft().last_index().min(last).0
+        };
+        nodes.map(progress).sum()
     }
 
     fn is_settled(&self) -> bool {
