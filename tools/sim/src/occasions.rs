@@ -17,6 +17,9 @@ const TAKEN_OF: u32 = 3;
 const PAUSED_READERS_OF: u32 = 200;
 /// For so long: no request waits for longer than the first of these.
 const PAUSED_US: std::ops::Range<u64> = 10_000_000..14_000_000;
+/// Leaders that are told to hand over just before a file falls due, in a run, and how long before.
+const STOPS_BEFORE_EXPIRY: u32 = 4;
+const BEFORE_EXPIRY_MS: u64 = 3;
 /// A phase that does not come for so long is not waited for any more.
 const PATIENCE_US: u64 = 3_000_000;
 /// A disk fails at one of its next operations, so that the phase is still the same.
@@ -28,6 +31,7 @@ pub(crate) struct Occasions {
     random: fastrand::Rng,
     awaited: Option<Occasion>,
     has_paused_reader: bool,
+    stops_before_expiry: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +49,7 @@ impl Occasions {
             random: fastrand::Rng::with_seed(seed.rotate_left(24)),
             awaited: None,
             has_paused_reader: false,
+            stops_before_expiry: 0,
         }
     }
 }
@@ -73,6 +78,32 @@ impl Simulation {
             let phase = self.phase();
             self.coverage.note(FaultKind::Pause, phase);
         }
+    }
+
+    /// A node had a turn. If it leads, and a file falls due in a moment, it is told to stop now and then: while it hands
+    /// over, nothing can be removed.
+    pub(crate) fn stop_before_expiry(&mut self, place: usize) -> Checked {
+        let process = &self.processes[place];
+        let Some(node) = process.node.as_ref().filter(|_| self.is_troubled && !process.is_stopping) else {
+            return Ok(());
+        };
+        if !self.plan.faults.contains(FaultKind::Stop) || self.plan.nodes == 1 || !node.raft().is_leader() {
+            return Ok(());
+        }
+        let Some(due) = node.store().next_file_due() else { return Ok(()) };
+        let now = node.raft().cluster_time(process.clock.now_ms(self.now_us));
+        let is_close = due > now && due.0 - now.0 <= BEFORE_EXPIRY_MS;
+        let occasions = &mut self.occasions;
+        if !is_close || occasions.stops_before_expiry == STOPS_BEFORE_EXPIRY || occasions.random.u32(..4) != 0
+        {
+            return Ok(());
+        }
+        occasions.stops_before_expiry += 1;
+        let before = self.phase();
+        if self.stop(place)? {
+            self.coverage.note(FaultKind::Stop, before);
+        }
+        Ok(())
     }
 
     /// Now and then, a fault is put off until the cluster is in some phase.

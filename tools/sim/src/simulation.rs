@@ -343,6 +343,7 @@ impl Simulation {
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
+        self.stop_before_expiry(place)?;
         match result {
             Err(fault) => self.end_of_process(place, &fault),
             Ok(()) => self.plan_next_turn(place),
