@@ -3,7 +3,7 @@
 // A tool stands at the edge: it prints, and measures how long it takes.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use fsd_sim::{Plan, Report, failed_once, keep_panics_quiet, run, run_all, run_and_tell, shrink};
@@ -96,8 +96,9 @@ fn plan_of(settings: &Settings, seed: u64) -> Plan {
 fn run_seeds(settings: &Settings) -> ExitCode {
     let (first, last) = (settings.first, settings.first + settings.count);
     println!(
-        "fsd-sim {}: seeds {first} to {} of {} steps on {} threads, without {:?}",
+        "fsd-sim {} at {}: seeds {first} to {} of {} steps on {} threads, without {:?}",
         env!("CARGO_PKG_VERSION"),
+        commit(),
         last - 1,
         settings.steps,
         settings.threads,
@@ -142,8 +143,18 @@ fn run_seeds(settings: &Settings) -> ExitCode {
 
 fn print_failure(report: &Report) {
     if let Some(failure) = &report.failure {
-        println!("FAILED {}\n  after {} steps: {failure}", report.plan, report.steps);
+        println!("FAILED at {} {}\n  after {} steps: {failure}", commit(), report.plan, report.steps);
     }
+}
+
+/// The commit of the sources in the present folder: a seed means the same run only there.
+fn commit() -> String {
+    let described = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+    let described = described.ok().filter(|output| output.status.success());
+    described.map_or_else(
+        || "an unknown commit".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
 }
 
 fn replay(settings: &Settings, seed: u64) -> ExitCode {
