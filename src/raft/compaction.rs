@@ -131,7 +131,8 @@ impl Raft {
             self.commit_index
         );
         assert!(
-            self.log.term_at(base.index) != Some(base.term) || mutant!("log-discarded-though-it-has-the-entry"),
+            self.log.term_at(base.index) != Some(base.term)
+                || mutant!("log-discarded-though-it-has-the-entry"),
             "the log has {base:?} already"
         );
         // A PreVote under way asked for the log of before.

@@ -82,7 +82,8 @@ fn check_leader(raft: &Raft, leader: &LeaderState) -> Result<(), String> {
     );
     require!(leader.progress.len() + 1 == raft.config.members.len(), "progress of each other member");
     for (node, progress) in &leader.progress {
-        check_progress(progress, raft.log.base().index, last).map_err(|what| format!("node {node}: {what}"))?;
+        check_progress(progress, raft.log.base().index, last)
+            .map_err(|what| format!("node {node}: {what}"))?;
         require!(progress.round_answered <= leader.round, "node {node} answered a round to come");
     }
     Ok(())

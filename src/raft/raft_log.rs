@@ -316,11 +316,9 @@ mod tests {
                     let expected = (index >= base).then_some(Term(*term));
                     assert_eq!(log.term_at(LogIndex(index)), expected);
                 }
-                let runs = (base + 1..list.len() as u64).filter(|index| {
-                    *index == base + 1 || list[*index as usize] > list[*index as usize - 1]
-                });
-                let runs: Vec<_> =
-                    runs.map(|index| (LogIndex(index), Term(list[index as usize]))).collect();
+                let runs = (base + 1..list.len() as u64)
+                    .filter(|index| *index == base + 1 || list[*index as usize] > list[*index as usize - 1]);
+                let runs: Vec<_> = runs.map(|index| (LogIndex(index), Term(list[index as usize]))).collect();
                 assert_eq!(log.runs(), runs);
                 assert_eq!(log.term_at(LogIndex(list.len() as u64)), None);
                 assert_eq!(log.last_id().term, Term(*list.last().unwrap()));

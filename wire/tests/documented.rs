@@ -148,7 +148,10 @@ fn the_status_codes_are_those_of_the_code() {
         let name = format!("{:?}", reply.state).chars().take_while(char::is_ascii_alphabetic).collect();
         snapshot_states.insert(u16::from(message.encode()[frame::HEADER_BYTES + 40]), name);
     }
-    assert_eq!(codes(&tables, "snapshot state").into_iter().collect::<BTreeMap<_, String>>(), snapshot_states);
+    assert_eq!(
+        codes(&tables, "snapshot state").into_iter().collect::<BTreeMap<_, String>>(),
+        snapshot_states
+    );
 }
 
 #[test]

@@ -192,7 +192,8 @@ impl Cluster {
         if let Some((entry, _)) = self.committed.get(&base.index) {
             assert_eq!(entry.id(), base, "a snapshot of something else");
         }
-        let lost: Vec<_> = self.committed.range(base.index.next()..).map(|(index, item)| (index, item)).collect();
+        let lost: Vec<_> =
+            self.committed.range(base.index.next()..).map(|(index, item)| (index, item)).collect();
         let term = self.nodes[&id].raft.as_ref().map_or(fsd_wire::Term(0), Raft::term);
         for (index, (entry, committed_in)) in lost {
             let takes_back = term >= *committed_in && log.get(*index) == Some(entry);
@@ -215,10 +216,7 @@ impl Cluster {
             // A copy that was restored has the incarnation of the disk that it replaces, until a peer objects.
             let holds = |disk: &MemoryLog| index.0 <= disk.base() || disk.get(index) == believed;
             let held_before = self.buried.iter().any(|(of, disk)| of == id && holds(disk));
-            assert!(
-                held_before || holds(&node.disk),
-                "node {id} was believed to hold {index}"
-            );
+            assert!(held_before || holds(&node.disk), "node {id} was believed to hold {index}");
         }
     }
 
