@@ -163,6 +163,12 @@ impl World {
         self.raft.step(self.now_ms, input);
         invariants::check(&self.raft).unwrap();
         invariants::check_step(&before, &self.raft).unwrap();
+        // At once: the next input may already be of a leader that has it.
+        let commit = self.raft.commit_index().0 as usize;
+        if self.raft.is_leader() && commit > self.committed.len() {
+            assert!(self.knows_committed(), "it leads without what was committed");
+            self.committed = self.log[..commit].to_vec();
+        }
     }
 
     /// The rest of a turn.
@@ -187,10 +193,6 @@ impl World {
         self.input(Input::LogDurable { last_index: LogIndex(self.log.len() as u64) });
         drop(self.raft.take_actions());
         let commit = self.raft.commit_index().0 as usize;
-        if self.raft.is_leader() && commit > self.committed.len() {
-            assert!(self.knows_committed(), "it leads without what was committed");
-            self.committed = self.log[..commit].to_vec();
-        }
         self.commit_before = self.raft.commit_index();
         assert_eq!(self.log[..commit], self.committed[..commit], "another history");
     }
@@ -321,6 +323,7 @@ impl World {
         let term = self.some_term(data)?;
         let entry = self.committed[data.int_in_range(0..=self.committed.len() - 1)?].id();
         if data.arbitrary()? {
+            self.turn();
             let last = self.raft.last_index().0;
             // Once another node leads a later term, nothing of this one is acknowledged any more.
             let holds_it = term == self.raft.term() && term.0 > self.last_led() && entry.index.0 <= last;
@@ -392,6 +395,8 @@ impl World {
     }
 
     fn append_reply(&mut self, data: &mut Unstructured, from: NodeId) -> Result<()> {
+        // Nobody acknowledges what has not left yet.
+        self.turn();
         let term = if data.ratio(3, 4)? { self.raft.term() } else { self.some_term(data)? };
         let last = self.raft.last_index().0;
         // Once another node leads a later term, nothing of this one is acknowledged any more.
