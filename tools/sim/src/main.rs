@@ -3,7 +3,7 @@
 // A tool stands at the edge: it prints, and measures how long it takes.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use fsd_sim::{Plan, Report, failed_once, keep_panics_quiet, run, run_all, run_and_tell, shrink};
@@ -22,6 +22,7 @@ struct Settings {
     minutes: u64,
     only: Vec<String>,
     without: Vec<String>,
+    complete: bool,
 }
 
 fn main() -> ExitCode {
@@ -33,6 +34,11 @@ fn main() -> ExitCode {
     options.optopt("", "minutes", "no run is begun after this time (no bound)", "MINUTES");
     options.optmulti("", "only", "only this mutant", "NAME");
     options.optmulti("", "without", "without this kind of fault", "FAULT");
+    options.optflag(
+        "",
+        "complete",
+        "fail if a mark or a cell of the table was missed (with --features marks)",
+    );
     options.optflag("h", "help", "this text");
     let usage = options.usage(USAGE);
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -60,7 +66,12 @@ fn main() -> ExitCode {
         return fail("an option wants a number".to_owned());
     };
     let (only, without) = (matches.opt_strs("only"), matches.opt_strs("without"));
-    let settings = Settings { first, count, steps, threads: threads as usize, minutes, only, without };
+    let complete = matches.opt_present("complete");
+    if complete && !cfg!(feature = "marks") {
+        return fail("built without marks, so nobody knows which were reached".to_owned());
+    }
+    let threads = threads as usize;
+    let settings = Settings { first, count, steps, threads, minutes, only, without, complete };
     keep_panics_quiet();
     let seed = matches.free.get(1).map(|seed| seed.parse::<u64>());
     match (matches.free.first().map(String::as_str), seed) {
@@ -85,8 +96,9 @@ fn plan_of(settings: &Settings, seed: u64) -> Plan {
 fn run_seeds(settings: &Settings) -> ExitCode {
     let (first, last) = (settings.first, settings.first + settings.count);
     println!(
-        "fsd-sim {}: seeds {first} to {} of {} steps on {} threads, without {:?}",
+        "fsd-sim {} at {}: seeds {first} to {} of {} steps on {} threads, without {:?}",
         env!("CARGO_PKG_VERSION"),
+        commit(),
         last - 1,
         settings.steps,
         settings.threads,
@@ -101,6 +113,9 @@ fn run_seeds(settings: &Settings) -> ExitCode {
     });
     let took_s = began.elapsed().as_secs_f64();
     println!("{}", summary.coverage);
+    if cfg!(feature = "marks") {
+        println!("{}", summary.marks);
+    }
     println!(
         "{} runs, {} more in which too little happened; {} steps in {took_s:.1} s, {:.0} per second and thread; \
          {} answers checked, {} calls judged from outside, {} changes in sessions and {} repetitions of them, {} \
@@ -116,17 +131,30 @@ fn run_seeds(settings: &Settings) -> ExitCode {
         summary.proofs,
         summary.simulated_ms / 1000
     );
-    if summary.failures.is_empty() {
-        return ExitCode::SUCCESS;
+    let mut gaps = summary.coverage.gaps();
+    gaps.extend(summary.marks.gaps());
+    gaps.retain(|_| settings.complete);
+    gaps.iter().for_each(|gap| println!("INCOMPLETE: {gap}"));
+    if !summary.failures.is_empty() {
+        println!("{} runs FAILED", summary.failures.len());
     }
-    println!("{} runs FAILED", summary.failures.len());
-    ExitCode::FAILURE
+    if summary.failures.is_empty() && gaps.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print_failure(report: &Report) {
     if let Some(failure) = &report.failure {
-        println!("FAILED {}\n  after {} steps: {failure}", report.plan, report.steps);
+        println!("FAILED at {} {}\n  after {} steps: {failure}", commit(), report.plan, report.steps);
     }
+}
+
+/// The commit of the sources in the present folder: a seed means the same run only there.
+fn commit() -> String {
+    let described = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+    let described = described.ok().filter(|output| output.status.success());
+    described.map_or_else(
+        || "an unknown commit".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
 }
 
 fn replay(settings: &Settings, seed: u64) -> ExitCode {

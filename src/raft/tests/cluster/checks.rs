@@ -192,10 +192,8 @@ impl Cluster {
         if let Some((entry, _)) = self.committed.get(&base.index) {
             assert_eq!(entry.id(), base, "a snapshot of something else");
         }
-        let lost: Vec<_> =
-            self.committed.range(base.index.next()..).map(|(index, item)| (index, item)).collect();
         let term = self.nodes[&id].raft.as_ref().map_or(fsd_wire::Term(0), Raft::term);
-        for (index, (entry, committed_in)) in lost {
+        for (index, (entry, committed_in)) in self.committed.range(base.index.next()..) {
             let takes_back = term >= *committed_in && log.get(*index) == Some(entry);
             assert!(!takes_back, "node {id} gives {index} up for a snapshot as of {base:?}");
         }
