@@ -176,6 +176,9 @@ impl Process {
             self.lost_log = held;
         }
         self.stored = stored;
+        // What was sent to the disk of before came on its connections: no connection brings it to this one.
+        self.heard.clear();
+        self.late_answers = LateAnswers::default();
         self.last_words = None;
         self.counts = false;
         self.is_rotten = false;
