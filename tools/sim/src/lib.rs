@@ -19,6 +19,7 @@ mod nemesis;
 mod observer;
 mod plan;
 mod process;
+mod reborn;
 mod record;
 mod runner;
 mod schedule;
@@ -27,6 +28,7 @@ mod session_client;
 mod session_log;
 mod simulation;
 mod sockets;
+mod unanswered;
 mod wire;
 mod witness;
 

@@ -183,6 +183,8 @@ impl Simulation {
         }
         process.disk.power_off_at(u64::MAX);
         process.disk.fail_at(0, ErrorKind::Other);
+        self.plan_relapse(place);
+        let process = &mut self.processes[place];
         let identity = Identity {
             node: process.id(),
             incarnation: state.incarnation,
@@ -200,5 +202,21 @@ impl Simulation {
             Moment { fabric: &mut self.fabric, schedule: &mut self.schedule, now_us: self.now_us, now_ms };
         process.sockets.start(&mut moment);
         self.turn(place)
+    }
+
+    /// Power that came back may fail again soon, in the middle of what is stored then.
+    fn plan_relapse(&mut self, place: usize) {
+        let is_first = self.processes[place].life == 0;
+        if is_first
+            || !self.is_troubled
+            || !self.plan.faults.contains(FaultKind::Relapse)
+            || self.random.bool()
+        {
+            return;
+        }
+        let soon = *self.random.choice(&[10, 30, 100]).expect("a choice");
+        let disk = &self.processes[place].disk;
+        disk.power_off_at(disk.operations() + self.random.u64(1..=soon));
+        self.coverage.note(FaultKind::Relapse, Phase::Recovery);
     }
 }

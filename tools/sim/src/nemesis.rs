@@ -37,7 +37,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 21] = [
+const MADE: [FaultKind; 23] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -59,6 +59,8 @@ const MADE: [FaultKind; 21] = [
     FaultKind::Stop,
     FaultKind::Script,
     FaultKind::Deposed,
+    FaultKind::Unanswered,
+    FaultKind::Reborn,
 ];
 
 impl Nemesis {
@@ -170,6 +172,8 @@ impl Simulation {
             }
             FaultKind::Script => return Ok(self.begin_script()),
             FaultKind::Deposed => return Ok(self.depose()),
+            FaultKind::Unanswered => return Ok(self.await_change_passed_on()),
+            FaultKind::Reborn => return Ok(self.begin_reborn()),
             FaultKind::Rot => return Ok(self.rot(place)),
             FaultKind::Wipe => return Ok(self.wipe(place)),
             FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
@@ -191,6 +195,12 @@ impl Simulation {
         self.nemesis.lasting.insert(number, fault);
         let at_us = self.now_us + self.random.u64(1..lasts_us_max);
         self.schedule.at(at_us, Happening::Heal { number });
+    }
+
+    /// Cuts these directions for a while.
+    pub(crate) fn cut_for(&mut self, links: Vec<(usize, usize)>, lasts_us_max: u64) {
+        links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
+        self.last_for(Lasting::Cut(links), lasts_us_max);
     }
 
     /// Cuts a node off from all others, or lets it be heard again.
@@ -238,6 +248,7 @@ impl Simulation {
             self.heal(number);
         }
         self.end_script();
+        self.end_reborn();
         self.fabric.heal_all(&mut self.schedule, self.now_us);
         for place in 0..self.plan.nodes {
             let process = &mut self.processes[place];
@@ -339,7 +350,7 @@ impl Simulation {
         true
     }
 
-    fn stop(&mut self, place: usize) -> Result<bool, String> {
+    pub(crate) fn stop(&mut self, place: usize) -> Result<bool, String> {
         let process = &mut self.processes[place];
         let Some(node) = &mut process.node else { return Ok(false) };
         node.stop(process.clock.now_ms(self.now_us));
@@ -350,7 +361,7 @@ impl Simulation {
 
     /// Whether the promise holds although this node loses what it acknowledged: a majority keeps it, and knows
     /// whom it has met.
-    fn may_lose(&self, place: usize) -> bool {
+    pub(crate) fn may_lose(&self, place: usize) -> bool {
         let unsound =
             self.processes.iter().filter(|process| process.place != place && process.is_unsound()).count();
         let all_have_met = self.processes.iter().filter(|process| process.place != place).all(|process| {
@@ -360,7 +371,7 @@ impl Simulation {
     }
 
     /// Deletes a data directory.
-    fn wipe(&mut self, place: usize) -> bool {
+    pub(crate) fn wipe(&mut self, place: usize) -> bool {
         if !self.may_lose(place) {
             return false;
         }

@@ -13,6 +13,7 @@ use crate::late_answers::Asked;
 use crate::nemesis::Nemesis;
 use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
+use crate::reborn::Reborn;
 use crate::record::Record;
 use crate::schedule::{Happening, Schedule};
 use crate::script::Script;
@@ -44,6 +45,11 @@ pub(crate) struct Simulation {
     pub(crate) script: Option<Script>,
     /// Scripts and their acts so far.
     pub(crate) scripts: u64,
+    pub(crate) reborn: Option<Reborn>,
+    /// The acts of all of these so far.
+    pub(crate) acts: u64,
+    /// The next answer to a change that is passed on is to be lost.
+    pub(crate) loses_next_answer: bool,
     /// Times that late answers came since the last fault.
     pub(crate) late_answers: u64,
     pub(crate) coverage: Coverage,
@@ -84,6 +90,9 @@ impl Simulation {
             nemesis: Nemesis::default(),
             script: None,
             scripts: 0,
+            reborn: None,
+            acts: 0,
+            loses_next_answer: false,
             late_answers: 0,
             plan: plan.clone(),
             reading: Plan {
@@ -166,6 +175,18 @@ impl Simulation {
             Happening::Fault => self.make_fault(),
             Happening::Act { number } => {
                 self.play_act(number);
+                Ok(())
+            }
+            Happening::Rebirth { number } => {
+                self.play_rebirth(number);
+                Ok(())
+            }
+            Happening::LoseAnswer { node } => {
+                self.lose_answer(node);
+                Ok(())
+            }
+            Happening::Stop { node, life } => {
+                self.stop_in_life(node, life);
                 Ok(())
             }
             Happening::Heal { number } => {
@@ -273,7 +294,7 @@ impl Simulation {
             }
         }
         if self.plan.faults.contains(FaultKind::LateAnswer) {
-            process.late_answers.keep(&process.sockets.events, &mut self.random);
+            process.late_answers.keep(process.life, &process.sockets.events, &mut self.random);
         }
         let flushes = process.disk.flushes();
         let mut wire = Wire {
@@ -319,7 +340,7 @@ impl Simulation {
             && let Some(asked) = asked
             && self.random.u32(..if matches!(asked, Asked::Round(..)) { 8 } else { 4 }) == 0
         {
-            process.sockets.events.extend(process.late_answers.like(asked));
+            process.sockets.events.extend(process.late_answers.like(process.life, asked));
             self.late_answers += 1;
         }
         let flushed = process.disk.flushes() - flushes;
@@ -332,6 +353,10 @@ impl Simulation {
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
+        self.follow_reborn(place);
+        if let Some(Asked::Change(_)) = asked {
+            self.follow_change(place);
+        }
         match result {
             Err(fault) => self.end_of_process(place, &fault),
             Ok(()) => self.plan_next_turn(place),
