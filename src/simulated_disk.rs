@@ -35,8 +35,8 @@ pub enum Unflushed {
     Lost,
     /// Each sector by itself, drawn from a generator with this seed.
     Drawn(u64),
-    /// As drawn, but what was stored where there were only zeros may also be garbage: a record that was being
-    /// written, never one that was flushed before.
+    /// As drawn, but where nothing had been stored before there may also be garbage, or what lay in another file, as if
+    /// its place on the medium were used again.
     Garbled(u64),
     /// All changes of names, and all sectors but the one of this number, counted from 0 over all files.
     AllBut(usize),
@@ -173,7 +173,10 @@ impl SimulatedDisk {
                 Unflushed::Kept => Arc::clone(&file.bytes),
                 Unflushed::Lost => file.durable(),
                 Unflushed::Drawn(_) => file.after_crash(&mut random),
-                Unflushed::Garbled(_) => file.garbled(&mut random),
+                Unflushed::Garbled(_) => {
+                    let other = random.choice(state.files.values()).expect("there is at least this one");
+                    file.garbled(other, &mut random)
+                }
                 Unflushed::AllBut(sector) => file.mixed(sector, sectors_before, false),
                 Unflushed::Only(sector) => file.mixed(sector, sectors_before, true),
             };
@@ -224,13 +227,33 @@ impl SimulatedDisk {
     /// # Panics
     /// If there is no such file, or it is not that long.
     pub fn rot(&self, name: &str, offset: usize, mask: u8) {
+        self.damage(name, offset, |byte| *byte ^= mask);
+    }
+
+    /// What was last written to the sector at `from` went to the one at `to` instead: there it is, and `from` is as it was before, zeros
+    /// from `kept_bytes` on. A process that looks sees it, too.
+    ///
+    /// # Panics
+    /// If there are no such files, they are not that long, or `to` is no sector's beginning.
+    pub fn misdirect(&self, from: (&str, usize), to: (&str, usize), kept_bytes: usize) {
+        let written = self.read(from.0).expect("the file is there");
+        let written = &written[sector_range(from.1 / SECTOR_BYTES, written.len())];
+        for (n, byte) in written.iter().enumerate() {
+            self.damage(to.0, to.1 + n, |there| *there = *byte);
+        }
+        for n in kept_bytes..written.len() {
+            self.damage(from.0, from.1 + n, |there| *there = 0);
+        }
+    }
+
+    fn damage(&self, name: &str, offset: usize, change: impl Fn(&mut u8)) {
         let mut state = self.state();
         let number = state.names[name];
         let file = state.files.get_mut(&number).expect("what is named is there");
-        Arc::make_mut(&mut file.bytes)[offset] ^= mask;
+        change(&mut Arc::make_mut(&mut file.bytes)[offset]);
         for sectors in [&mut file.unflushed, &mut file.forgotten] {
             if let Some(before) = sectors.get_mut(&(offset / SECTOR_BYTES)) {
-                before[offset % SECTOR_BYTES] ^= mask;
+                change(&mut before[offset % SECTOR_BYTES]);
             }
         }
     }
@@ -361,13 +384,21 @@ impl FileState {
         self.with(|_| random.f64() < keep_share, len)
     }
 
-    /// As after a crash; some of the sectors into which nothing was stored before hold garbage.
-    fn garbled(&self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
+    /// As after a crash; some of the sectors into which nothing was stored before hold garbage, or some of another file.
+    fn garbled(&self, other: &Self, random: &mut fastrand::Rng) -> Arc<Vec<u8>> {
         let mut bytes = self.after_crash(random);
         for sector in self.unflushed.keys().filter(|sector| !self.written.contains(sector)) {
             let range = sector_range(*sector, bytes.len());
-            if random.u32(..4) == 0 {
-                Arc::make_mut(&mut bytes)[range].fill_with(|| random.u8(..));
+            match random.u32(..8) {
+                0 => Arc::make_mut(&mut bytes)[range].fill_with(|| random.u8(..)),
+                1 => {
+                    let stale = random.usize(..=other.bytes.len() / SECTOR_BYTES);
+                    let stale = &other.bytes[sector_range(stale, other.bytes.len())];
+                    let garbled = &mut Arc::make_mut(&mut bytes)[range];
+                    let len = stale.len().min(garbled.len());
+                    garbled[..len].copy_from_slice(&stale[..len]);
+                }
+                _ => {}
             }
         }
         bytes

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use fsd::server::Fault;
 use fsd::server::node::Node;
-use fsd::simulated_disk::SimulatedDisk;
+use fsd::simulated_disk::{SimulatedDisk, Unflushed};
 use fsd::storage::{self, Storage, StorageError};
 use fsd_wire::hello::Identity;
 
@@ -90,7 +90,7 @@ impl Simulation {
     /// The machine loses power, running or not.
     pub(crate) fn lose_power(&mut self, place: usize) {
         self.end(place, true);
-        let fate = self.draw_fate();
+        let fate = self.draw_lost_sector(place).unwrap_or_else(|| self.draw_fate());
         let process = &mut self.processes[place];
         process.disk = process.disk.crash(fate);
     }
@@ -204,6 +204,16 @@ impl Simulation {
         self.turn(place)
     }
 
+    /// Where power is to fail again, the first time often leaves whole records behind what it tore: all is there but one
+    /// of the first sectors.
+    fn draw_lost_sector(&mut self, place: usize) -> Option<Unflushed> {
+        if !self.is_troubled || !self.plan.faults.contains(FaultKind::Relapse) || self.random.bool() {
+            return None;
+        }
+        let sectors = self.processes[place].disk.unflushed_sectors();
+        (sectors > 1).then(|| Unflushed::AllBut(self.random.usize(..sectors.min(4))))
+    }
+
     /// Power that came back may fail again soon, in the middle of what is stored then.
     fn plan_relapse(&mut self, place: usize) {
         let is_first = self.processes[place].life == 0;
@@ -214,7 +224,7 @@ impl Simulation {
         {
             return;
         }
-        let soon = *self.random.choice(&[10, 30, 100]).expect("a choice");
+        let soon = *self.random.choice(&[6, 12, 30]).expect("a choice");
         let disk = &self.processes[place].disk;
         disk.power_off_at(disk.operations() + self.random.u64(1..=soon));
         self.coverage.note(FaultKind::Relapse, Phase::Recovery);

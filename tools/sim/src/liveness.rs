@@ -2,12 +2,14 @@
 //! stores, and serve new writes and reads.
 
 use fsd::raft::Raft;
+use fsd::server::node::Node;
+use fsd::simulated_disk::SimulatedDisk;
 use fsd_wire::LogIndex;
 use fsd_wire::client::NodeRole;
 
 use crate::coverage::Phase;
 use crate::plan::{Operations, Plan};
-use crate::process::{Process, State};
+use crate::process::{LogShape, Process, State};
 use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 
@@ -40,22 +42,25 @@ impl Simulation {
         let progress_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000;
         let bound_us = progress_us + DEAD_CONNECTIONS_US;
         let mut until_us = self.now_us + bound_us;
-        let (healed_us, committed, mut applied) = (self.now_us, self.witness.committed(), 0);
+        let (healed_us, committed, longest) = (self.now_us, self.witness.committed(), self.longest_log());
+        let mut progress = 0;
         while !self.is_settled() {
             if self.schedule.next_time_us().is_none_or(|time_us| time_us > until_us) {
                 let after_ms = (self.now_us - healed_us) / 1000;
                 return Err(format!("no order {after_ms} ms after the faults: {}", self.describe()));
             }
             self.next_event()?;
-            let applied_now = self.applied_of(committed);
-            if applied_now > applied {
-                applied = applied_now;
+            let progress_now = self.progress(committed, &longest);
+            if progress_now > progress {
+                progress = progress_now;
                 until_us = until_us.max(self.now_us + progress_us);
             }
         }
         self.check_equal_stores()?;
         // Connections that swallow everything may hide behind the first order: they are waited for now and then.
-        self.order_must_last = self.plan.seed.is_multiple_of(LASTING_ORDER_OF);
+        // A leader with damaged contents ends when somebody asks for them.
+        let is_rotten = self.processes.iter().any(|process| process.is_rotten);
+        self.order_must_last = self.plan.seed.is_multiple_of(LASTING_ORDER_OF) && !is_rotten;
         if self.order_must_last {
             while self.now_us < until_us || !self.is_settled() {
                 if self.now_us > until_us + bound_us {
@@ -95,11 +100,24 @@ impl Simulation {
             .filter(|process| process.state != State::Damaged && !self.nemesis.stays_away(process.place))
     }
 
-    /// How many of the entries that were committed when the faults ended have been applied since, over all nodes. What
-    /// elections add is no progress, or a cluster that elects for ever would make some.
-    fn applied_of(&self, committed: LogIndex) -> u64 {
+    /// The log that the next leader has, unless something happens to it.
+    fn longest_log(&self) -> LogShape {
+        let logs =
+            self.core().map(|process| process.raft().map_or_else(|| process.durable.clone(), LogShape::of));
+        logs.max_by_key(|log| (log.term_at(log.last), log.last)).unwrap_or_default()
+    }
+
+    /// How many of the entries that were committed when the faults ended have been applied since, over all nodes, and
+    /// how many of the log that was the longest then they hold: before any can be applied, those of earlier terms must
+    /// be there. What elections add is no progress, or a cluster that elects for ever would make some.
+    fn progress(&self, committed: LogIndex, longest: &LogShape) -> u64 {
         let nodes = self.core().filter_map(|process| process.node.as_ref());
-        nodes.map(|node| node.store().last_applied().min(committed).0).sum()
+        let of_node = |node: &Node<SimulatedDisk>| {
+            let last = node.raft().last_index().min(longest.last);
+            let is_same = node.raft().term_at(last) == longest.term_at(last);
+            node.store().last_applied().min(committed).0 + if is_same { last.0 } else { 0 }
+        };
+        nodes.map(of_node).sum()
     }
 
     fn is_settled(&self) -> bool {

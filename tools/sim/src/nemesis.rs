@@ -1,10 +1,12 @@
 //! Faults that are made at a moment: to links, clocks, processes, disks and directories. What is lost for good stays
 //! within the promise: at most a minority of the nodes at a time lacks what it once acknowledged.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsd::mapping::Disk;
-use fsd::simulated_disk::{SimulatedDisk, Unflushed};
+use fsd::simulated_disk::{SECTOR_BYTES, SimulatedDisk, Unflushed};
+use fsd::storage::segment::file_name;
 
 use crate::clock::TRUE_RATE;
 use crate::coverage::Phase;
@@ -12,6 +14,9 @@ use crate::plan::FaultKind;
 use crate::process::{LogShape, OldCopy, State};
 use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
+
+/// The file of the hard states.
+const HARD_STATE_NAME: &str = "hard-state";
 
 /// A fault that ends after a while.
 #[derive(Debug)]
@@ -37,7 +42,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 23] = [
+const MADE: [FaultKind; 24] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -54,6 +59,7 @@ const MADE: [FaultKind; 23] = [
     FaultKind::FullDisk,
     FaultKind::WriteBack,
     FaultKind::Rot,
+    FaultKind::Misdirect,
     FaultKind::Wipe,
     FaultKind::OldCopy,
     FaultKind::Stop,
@@ -174,7 +180,7 @@ impl Simulation {
             FaultKind::Deposed => return Ok(self.depose()),
             FaultKind::Unanswered => return Ok(self.await_change_passed_on()),
             FaultKind::Reborn => return Ok(self.begin_reborn()),
-            FaultKind::Rot => return Ok(self.rot(place)),
+            FaultKind::Rot | FaultKind::Misdirect => return Ok(self.damage(kind, place)),
             FaultKind::Wipe => return Ok(self.wipe(place)),
             FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
             FaultKind::Stop if is_up => return self.stop(place),
@@ -448,41 +454,58 @@ impl Simulation {
         }
     }
 
-    /// Lets a byte rot that recovery can find: of a sealed segment, of what is known to have been flushed, of one
-    /// of the two hard states, or where nothing is.
-    fn rot(&mut self, place: usize) -> bool {
+    /// Lets a byte rot that recovery can find, or a write go astray.
+    fn damage(&mut self, kind: FaultKind, place: usize) -> bool {
         if !self.may_lose(place) {
             return false;
         }
-        let process = &mut self.processes[place];
-        let Some(node) = &process.node else { return false };
-        let names = process.disk.list().unwrap_or_default();
-        let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".fsd")).collect();
-        let last = node.log().last_index();
-        let proven = (process.proven.0 > 0 && process.proven < last)
-            .then(|| node.log().position(process.proven.next()));
-        let Some(name) = (if self.random.u32(..4) == 0 {
-            names.iter().find(|name| *name == "hard-state")
+        let Some((name, end)) = self.draw_flushed(place) else { return false };
+        if kind == FaultKind::Rot {
+            let mask = 1 << self.random.u32(..8);
+            self.processes[place].disk.rot(&name, self.random.usize(..end), mask);
         } else {
-            self.random.choice(&segments).copied()
-        }) else {
-            return false;
-        };
-        let len = process.disk.read(name).map_or(0, |bytes| bytes.len());
-        let mut end = len;
-        if name.ends_with(".fsd") {
-            let Some(proven) = proven else { return false };
-            let segment = fsd::storage::segment::file_name(proven.segment());
-            if *name > segment {
+            let Some((other, other_end)) = self.draw_flushed(place) else { return false };
+            let sector = |random: &mut fastrand::Rng, end| random.usize(..end) / SECTOR_BYTES * SECTOR_BYTES;
+            let from = (&*name, sector(&mut self.random, end));
+            let to = (&*other, sector(&mut self.random, other_end));
+            // Two hard states must not be hit at once: nobody writes both without a flush between.
+            let is_whole = from.1 + SECTOR_BYTES <= end && to.1 + SECTOR_BYTES <= other_end;
+            if name == HARD_STATE_NAME || from == to || !is_whole {
                 return false;
             }
-            if *name == segment {
-                end = proven.offset() as usize;
-            }
+            let kept_bytes = self.random.usize(..SECTOR_BYTES);
+            self.processes[place].disk.misdirect(from, to, kept_bytes);
         }
-        process.disk.rot(name, self.random.usize(..end), 1 << self.random.u32(..8));
-        process.is_rotten = true;
+        self.processes[place].is_rotten = true;
         true
+    }
+
+    /// A file, and how far it holds what is proven to have been flushed: a sealed segment, the log's last one, or the
+    /// hard states.
+    fn draw_flushed(&mut self, place: usize) -> Option<(String, usize)> {
+        let process = &self.processes[place];
+        let node = process.node.as_ref()?;
+        let names = process.disk.list().unwrap_or_default();
+        let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".fsd")).collect();
+        let name = if self.random.u32(..4) == 0 {
+            names.iter().find(|name| *name == HARD_STATE_NAME)?
+        } else {
+            *self.random.choice(&segments)?
+        };
+        let len = process.disk.read(name).map_or(0, |bytes| bytes.len());
+        if name == HARD_STATE_NAME {
+            return Some((name.clone(), len));
+        }
+        if process.proven.0 == 0 || process.proven >= node.log().last_index() {
+            return None;
+        }
+        let proven = node.log().position(process.proven.next());
+        let segment = file_name(proven.segment());
+        match name.cmp(&segment) {
+            Ordering::Less => Some((name.clone(), len)),
+            Ordering::Equal => Some((name.clone(), proven.offset() as usize)),
+            Ordering::Greater => None,
+        }
     }
 
     /// What a power failure leaves of what was not flushed.

@@ -66,6 +66,8 @@ pub enum FaultKind {
     Deposed,
     /// Answers to earlier elections, terms and lives come when they could be taken for new ones.
     LateAnswer,
+    /// A sector was written to another place than it was meant for.
+    Misdirect,
     /// Power that came back fails again soon.
     Relapse,
     /// The answers to changes that were passed on are lost while their leader hands over.
@@ -76,7 +78,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Loss,
         Self::Delay,
         Self::Cut,
@@ -106,6 +108,7 @@ impl FaultKind {
         Self::Script,
         Self::Deposed,
         Self::LateAnswer,
+        Self::Misdirect,
         Self::Relapse,
         Self::Unanswered,
         Self::Reborn,
