@@ -16,6 +16,11 @@ use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 use crate::sockets::{Moment, Sockets};
 
+/// Power that fails again does so within so many operations of the disk,
+const RELAPSE_OPERATIONS: u64 = 12;
+/// or within so many turns that flush something.
+const SHAKY_TURNS: u32 = 24;
+
 impl Simulation {
     pub(crate) fn make_spare(&mut self, place: usize, life: u64) -> Checked {
         let process = &mut self.processes[place];
@@ -204,6 +209,14 @@ impl Simulation {
         self.turn(place)
     }
 
+    /// Power fails when a node stores many entries at once: it stands still for a moment, so that they gather.
+    pub(crate) fn fail_in_batch(&mut self, place: usize) {
+        let pause_us = self.random.u64(1000..20_000);
+        let process = &mut self.processes[place];
+        process.fails_in_batch = true;
+        process.busy_until_us = process.busy_until_us.max(self.now_us + pause_us);
+    }
+
     /// Where power is to fail again, the first time often leaves whole records behind what it tore: all is there but one
     /// of the first sectors.
     fn draw_lost_sector(&mut self, place: usize) -> Option<Unflushed> {
@@ -214,19 +227,32 @@ impl Simulation {
         (sectors > 1).then(|| Unflushed::AllBut(self.random.usize(..sectors.min(4))))
     }
 
-    /// Power that came back may fail again soon, in the middle of what is stored then.
+    /// Power that came back may fail again soon, in the middle of what is stored then, or behind some flush.
     fn plan_relapse(&mut self, place: usize) {
-        let is_first = self.processes[place].life == 0;
-        if is_first
+        let process = &mut self.processes[place];
+        process.shaky_turns = 0;
+        if process.life == 0
             || !self.is_troubled
             || !self.plan.faults.contains(FaultKind::Relapse)
             || self.random.bool()
         {
             return;
         }
-        let soon = *self.random.choice(&[6, 12, 30]).expect("a choice");
-        let disk = &self.processes[place].disk;
-        disk.power_off_at(disk.operations() + self.random.u64(1..=soon));
+        if self.random.u32(..3) == 0 {
+            process.disk.power_off_at(process.disk.operations() + self.random.u64(1..=RELAPSE_OPERATIONS));
+        } else {
+            process.shaky_turns = SHAKY_TURNS;
+        }
         self.coverage.note(FaultKind::Relapse, Phase::Recovery);
+    }
+
+    /// Whether power fails behind a turn that flushed something.
+    pub(crate) fn relapses(&mut self, place: usize) -> bool {
+        let process = &mut self.processes[place];
+        if process.shaky_turns == 0 || !self.is_troubled {
+            return false;
+        }
+        process.shaky_turns -= 1;
+        self.random.u32(..4) == 0
     }
 }

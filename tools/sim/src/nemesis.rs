@@ -42,7 +42,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 24] = [
+const MADE: [FaultKind; 25] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -65,6 +65,7 @@ const MADE: [FaultKind; 24] = [
     FaultKind::Stop,
     FaultKind::Script,
     FaultKind::Deposed,
+    FaultKind::Relapse,
     FaultKind::Unanswered,
     FaultKind::Reborn,
 ];
@@ -178,6 +179,7 @@ impl Simulation {
             }
             FaultKind::Script => return Ok(self.begin_script()),
             FaultKind::Deposed => return Ok(self.depose()),
+            FaultKind::Relapse if is_up => self.fail_in_batch(place),
             FaultKind::Unanswered => return Ok(self.await_change_passed_on()),
             FaultKind::Reborn => return Ok(self.begin_reborn()),
             FaultKind::Rot | FaultKind::Misdirect => return Ok(self.damage(kind, place)),

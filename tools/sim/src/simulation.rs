@@ -26,6 +26,10 @@ pub(crate) type Checked = Result<(), String>;
 
 /// The first moment of simulated time.
 const BEGIN_US: u64 = 1_000_000;
+/// So many events make a turn that may store many entries,
+const BATCH_EVENTS: usize = 4;
+/// and in the midst of so many operations of its disk.
+const BATCH_OPERATIONS: std::ops::RangeInclusive<u64> = 4..=24;
 /// Old messages that are kept for each node.
 const HEARD_MAX: usize = 32;
 
@@ -296,6 +300,10 @@ impl Simulation {
         if self.plan.faults.contains(FaultKind::LateAnswer) {
             process.late_answers.keep(process.life, &process.sockets.events, &mut self.random);
         }
+        if process.fails_in_batch && self.is_troubled && process.sockets.events.len() >= BATCH_EVENTS {
+            process.fails_in_batch = false;
+            process.disk.power_off_at(process.disk.operations() + self.random.u64(BATCH_OPERATIONS));
+        }
         let flushes = process.disk.flushes();
         let mut wire = Wire {
             node: NodeId(place as u32 + 1),
@@ -359,6 +367,10 @@ impl Simulation {
         }
         match result {
             Err(fault) => self.end_of_process(place, &fault),
+            Ok(()) if flushed > 0 && self.relapses(place) => {
+                self.lose_power(place);
+                Ok(())
+            }
             Ok(()) => self.plan_next_turn(place),
         }
     }
