@@ -9,8 +9,12 @@ use fsd_wire::{Incarnation, LogIndex, NodeId, Term};
 
 /// Answers to questions for votes, reads and changes that are kept for each node.
 const KEPT_MAX: usize = 64;
-/// Answers to rounds that are kept of each node in each term.
-const ROUNDS_KEPT_MAX: usize = 32;
+/// Of the first rounds of a term one answer each is kept, whatever term it is.
+const ROUNDS_KEPT: u64 = 4096;
+/// A late answer that confirms a round is to one of the last few.
+const ROUNDS_LATE: u64 = 4;
+/// Answers that say what a node holds are kept of each node in each term.
+const HELD_KEPT_MAX: usize = 32;
 /// So many terms back they are kept.
 const TERMS_KEPT_MAX: usize = 6;
 /// Requests are numbered within a life by the lower half of their names; a late answer is to one of about this number.
@@ -56,7 +60,9 @@ pub(crate) struct LateAnswers {
     reads: VecDeque<(NodeId, PeerMessage)>,
     /// With the life of this node in which they came.
     changes: VecDeque<(u64, NodeId, PeerMessage)>,
-    /// By term and node, each in the order of their rounds.
+    /// By round: what could confirm one.
+    rounds: BTreeMap<u64, (NodeId, PeerMessage)>,
+    /// By term and node, each in the order of their rounds: what could commit something.
     held: BTreeMap<(Term, NodeId), BTreeMap<u64, Held>>,
     /// The disk that each node had last.
     disks: BTreeMap<NodeId, Incarnation>,
@@ -75,22 +81,31 @@ impl LateAnswers {
                 PeerMessage::ForwardReply(_) => {
                     keep_one(&mut self.changes, (life, *from, message.clone()), random);
                 }
-                PeerMessage::AppendEntriesReply(reply) => self.keep_held(*from, reply, random),
+                PeerMessage::AppendEntriesReply(reply) => self.keep_held(*from, message, reply, random),
                 _ => {}
             }
         }
     }
 
-    fn keep_held(&mut self, from: NodeId, reply: &AppendEntriesReply, random: &mut fastrand::Rng) {
+    fn keep_held(
+        &mut self,
+        from: NodeId,
+        message: &PeerMessage,
+        reply: &AppendEntriesReply,
+        random: &mut fastrand::Rng,
+    ) {
         let AppendResult::Matched { match_index } = reply.result else { return };
+        if reply.round < ROUNDS_KEPT && random.u32(..4) == 0 {
+            self.rounds.insert(reply.round, (from, message.clone()));
+        }
         self.disks.insert(from, reply.incarnation);
         let of_term = self.held.entry((reply.term, from)).or_default();
         // The first rounds of a term are worth most: they are good for a late answer in every later term.
-        if of_term.len() >= ROUNDS_KEPT_MAX / 2 && random.u32(..4) != 0 {
+        if of_term.len() >= HELD_KEPT_MAX / 2 && random.u32(..4) != 0 {
             return;
         }
-        if of_term.len() == ROUNDS_KEPT_MAX {
-            let place = random.usize(..ROUNDS_KEPT_MAX);
+        if of_term.len() == HELD_KEPT_MAX {
+            let place = random.usize(..HELD_KEPT_MAX);
             let round = of_term.keys().nth(place).copied();
             round.and_then(|round| of_term.remove(&round));
         }
@@ -124,7 +139,12 @@ impl LateAnswers {
                     self.changes.iter().filter(|(then, _, message)| *then < life && is_like(message));
                 of_before.map(|(_, from, message)| event((*from, message.clone()))).collect()
             }
-            Asked::Round(term, round) => self.held_before(term, round).map(event).collect(),
+            Asked::Round(term, round) => {
+                let last = self.rounds.range(round.saturating_sub(ROUNDS_LATE)..=round).map(|(_, kept)| kept);
+                let is_late = |message: &PeerMessage| matches!(message, PeerMessage::AppendEntriesReply(reply) if reply.term < term);
+                let confirming = last.filter(|(_, message)| is_late(message)).cloned();
+                confirming.chain(self.held_before(term, round)).map(event).collect()
+            }
         }
     }
 

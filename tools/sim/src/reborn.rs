@@ -70,6 +70,7 @@ impl Simulation {
 
     /// The chosen node loses its disk and is heard by the leader of before alone; or all of it took too long.
     pub(crate) fn play_rebirth(&mut self, number: u64) {
+        self.refresh_soundness();
         let Some(reborn) = self.reborn.as_mut().filter(|reborn| reborn.number == number) else { return };
         let chosen = reborn.chosen;
         if !reborn.is_reborn || reborn.alone.contains(&chosen) || !self.may_lose(chosen) {
