@@ -177,7 +177,8 @@ impl Process {
     /// It has another disk now, of which this is known.
     pub(crate) fn forget(&mut self, durable: LogShape, stored: Option<HardState>) {
         let held = std::mem::replace(&mut self.durable, durable);
-        if self.counts {
+        // A leader may count what a newcomer acknowledged before it was lost: its registration is committed later.
+        if self.counts || held.last > self.lost_log.last {
             self.lost_log = held;
         }
         self.stored = stored;
