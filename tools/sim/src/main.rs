@@ -205,13 +205,19 @@ fn hunt(settings: &Settings, mutant: &fsd::mutants::Mutant) -> (u64, u64, Option
     while first < end {
         fsd::mutants::switch_on(mutant.name);
         let plans: Vec<Plan> = (first..end).map(|seed| plan_of(settings, seed)).collect();
+        let mut ran = Vec::new();
         let summary = run_all(&plans, settings.threads, |report| {
-            seeds += 1;
+            ran.push((report.plan.seed, report.steps));
             report.failure.is_none()
         });
-        steps += summary.steps;
         fsd::mutants::switch_off();
-        let Some(report) = summary.failures.into_iter().next() else { break };
+        // Runs that had begun go on behind the first that failed: they do not count, or the table would differ.
+        let failed = summary.failures.into_iter().min_by_key(|report| report.plan.seed);
+        let last = failed.as_ref().map_or(end, |report| report.plan.seed);
+        let counted = ran.iter().filter(|(seed, _)| *seed <= last);
+        seeds += counted.clone().count() as u64;
+        steps += counted.map(|(_, steps)| steps).sum::<u64>();
+        let Some(report) = failed else { break };
         if run(&report.plan).failure.is_none() {
             return (seeds, steps, report.failure);
         }
