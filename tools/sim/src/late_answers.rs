@@ -99,6 +99,7 @@ impl LateAnswers {
             self.rounds.insert(reply.round, (from, message.clone()));
         }
         self.disks.insert(from, reply.incarnation);
+        let is_first = !self.held.contains_key(&(reply.term, from));
         let of_term = self.held.entry((reply.term, from)).or_default();
         // The first rounds of a term are worth most: they are good for a late answer in every later term.
         if of_term.len() >= HELD_KEPT_MAX / 2 && random.u32(..4) != 0 {
@@ -109,11 +110,13 @@ impl LateAnswers {
             let round = of_term.keys().nth(place).copied();
             round.and_then(|round| of_term.remove(&round));
         }
-        of_term.insert(reply.round, Held { match_index, reply: reply.clone() });
-        let mut terms: Vec<Term> = self.held.keys().map(|(term, _)| *term).collect();
-        terms.dedup();
-        if terms.len() > TERMS_KEPT_MAX {
-            self.held.retain(|(term, _), _| *term != terms[0]);
+        of_term.insert(reply.round, Held { match_index, reply: *reply });
+        if is_first {
+            let mut terms: Vec<Term> = self.held.keys().map(|(term, _)| *term).collect();
+            terms.dedup();
+            if terms.len() > TERMS_KEPT_MAX {
+                self.held.retain(|(term, _), _| *term != terms[0]);
+            }
         }
     }
 
@@ -160,7 +163,7 @@ impl LateAnswers {
                 }
             }
         }
-        most.into_iter().map(|(from, held)| (from, PeerMessage::AppendEntriesReply(held.reply.clone())))
+        most.into_iter().map(|(from, held)| (from, PeerMessage::AppendEntriesReply(held.reply)))
     }
 }
 
