@@ -8,6 +8,7 @@ use fsd_wire::{Entry, EntryKind, Genesis, LogIndex, NodeId};
 
 use super::raft_log::entry_is_sound;
 use super::{Actions, Raft, Role};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,7 @@ impl Raft {
             return;
         }
         if request.term < self.state.term {
+            mark!("follower-refuses-leader-of-earlier-term");
             self.reply_to_append(from, &request, AppendResult::StaleTerm);
             return;
         }
@@ -65,7 +67,10 @@ impl Raft {
         }
         match &self.role {
             Role::Leader(_) => return false,
-            Role::PreCandidate(_) | Role::Candidate(_) => self.become_follower(request.term, leader_id),
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                mark!("follower-gives-candidacy-up");
+                self.become_follower(request.term, leader_id);
+            }
             Role::Follower(follower) => {
                 if follower.leader_id.is_some() && follower.leader_id != leader_id {
                     return false;
@@ -89,9 +94,12 @@ impl Raft {
                 Some(term) => {
                     let first = self.log.first_index_of_term_at(prev.index);
                     let conflict_index = first.expect("an entry of that term is there");
+                    mark!("follower-has-other-term");
+                    mark!("follower-has-other-term-at-its-beginning", conflict_index == prev.index);
                     return AppendResult::Conflict { conflict_term: term, conflict_index };
                 }
                 None => {
+                    mark!("follower-log-ends-before");
                     let (conflict_term, conflict_index) = (fsd_wire::Term(0), self.log.last_index().next());
                     return AppendResult::Conflict { conflict_term, conflict_index };
                 }
@@ -104,9 +112,12 @@ impl Raft {
             match self.log.term_at(entry.index) {
                 // Only a real conflict removes anything: a short message that comes after a long one must
                 // not take back what was acknowledged.
-                Some(term) if term == entry.term && !mutant!("truncate-always") => {}
+                Some(term) if term == entry.term && !mutant!("truncate-always") => {
+                    mark!("follower-has-entry-already");
+                }
                 Some(_) if mutant!("truncate-never") => {}
                 Some(_) => {
+                    mark!("follower-truncates");
                     self.truncate_from(entry.index);
                     self.append(entry.clone());
                 }
@@ -116,6 +127,8 @@ impl Raft {
         // What lies behind the last entry of this message may still be another leader's.
         let match_index = request.entries.last().map_or(prev.index, |entry| entry.index);
         let verified = if mutant!("commit-beyond-match") { self.log.last_index() } else { match_index };
+        mark!("follower-has-more-than-message", match_index < self.log.last_index());
+        mark!("follower-commits-less-than-leader", verified < request.leader_commit);
         let commit_index = request.leader_commit.min(verified);
         if commit_index > self.commit_index && commit_index <= self.log.last_index() {
             self.set_commit_index(commit_index);
@@ -143,11 +156,15 @@ impl Raft {
         // Who hears from a leader neither votes nor takes up the candidate's term (thesis section 4.2.3): a
         // node that cannot hear the leader must not depose it.
         let leader_lives = !request.leadership_transfer && self.leader_is_alive(now_ms);
+        mark!("voter-hears-leader", leader_lives && !request.pre_vote);
+        mark!("voter-hears-leader-at-prevote", leader_lives && request.pre_vote);
+        mark!("voter-helps-successor", request.leadership_transfer && self.leader_is_alive(now_ms));
         if !request.pre_vote && !leader_lives && request.term > self.state.term {
             self.become_follower(request.term, None);
         }
         let vote_granted = !leader_lives && self.may_vote_for(request);
         if vote_granted && !request.pre_vote {
+            mark!("voter-votes-again", self.state.voted_for == Some(from));
             if self.state.voted_for.is_none() {
                 self.state.voted_for = Some(from);
                 self.state_changed |= !mutant!("granted-vote-not-stored");
@@ -183,6 +200,12 @@ impl Raft {
             || self.electorate.may_grant(request.candidate_id, request.incarnation, &self.state.met);
         let waits_for_its_cluster =
             self.log.is_empty() && self.state.cluster_id.is_some() && request.last_log.index == LogIndex(0);
+        mark!("voter-is-in-later-term", request.term < self.state.term);
+        mark!("voter-has-voted-otherwise", !free && request.term == self.state.term);
+        mark!("voter-has-later-term-in-log", in_time && theirs.term < ours.term);
+        mark!("voter-has-longer-log", in_time && theirs.term == ours.term && theirs.index < ours.index);
+        mark!("voter-expects-other-incarnation", in_time && up_to_date && !as_expected);
+        mark!("voter-waits-for-its-cluster", in_time && as_expected && waits_for_its_cluster);
         in_time && up_to_date && as_expected && !waits_for_its_cluster
     }
 
@@ -198,12 +221,14 @@ impl Raft {
 
     /// The leader wants this node to take over (thesis section 3.10).
     pub(super) fn handle_timeout_now(&mut self, from: NodeId, request: &TimeoutNow, now_ms: u64) {
+        mark!("successor-is-told-late", request.term < self.state.term);
         let Role::Follower(follower) = &self.role else { return };
         if request.term == self.state.term
             && request.leader_id == from
             && follower.leader_id == Some(from)
             && self.may_stand()
         {
+            mark!("successor-stands");
             self.start_election(now_ms, true);
         }
     }

@@ -10,6 +10,7 @@ use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Alarm, LogView, ProposeError, Raft, Role, Timer};
 use crate::limits::{APPEND_ENTRIES_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ impl LeaderState {
         if let Some(progress) = self.progress.get_mut(&node)
             && progress.incarnation != Some(incarnation)
         {
+            mark!("leader-meets-other-disk", progress.incarnation.is_some());
             *progress = Progress::new(Some(incarnation), last_index.next());
             self.round += 1;
             progress.round_valid_from = self.round;
@@ -49,7 +51,10 @@ impl LeaderState {
             self.round += 1;
             let next_index = match progress.mode {
                 // Everything up to the match is certain.
-                Mode::Replicate { .. } => progress.match_index.next(),
+                Mode::Replicate { .. } => {
+                    mark!("leader-restarts-pipeline", !progress.is_idle());
+                    progress.match_index.next()
+                }
                 Mode::Probe { .. } => progress.next_index,
             };
             progress.probe(next_index, self.round);
@@ -126,6 +131,7 @@ impl Raft {
             return Err(ProposeError::NotLeader { leader: self.leader_id() });
         };
         if leader.transfer.is_some() {
+            mark!("leader-hands-over-and-takes-nothing");
             return Err(ProposeError::Transferring);
         }
         let full = leader.uncommitted_bytes.saturating_add(payload.len()) > UNCOMMITTED_BYTES_MAX;
@@ -163,12 +169,14 @@ impl Raft {
         reply: &AppendEntriesReply,
     ) {
         if reply.term > self.state.term {
+            mark!("leader-deposed-by-reply", self.is_leader());
             self.become_follower(reply.term, None);
             return;
         }
         // An answer to an earlier term of this same node tells nothing about this one.
         let is_stale = reply.term < self.state.term && !mutant!("stale-reply-counts");
         if is_stale || reply.result == AppendResult::StaleTerm {
+            mark!("leader-gets-reply-of-earlier-term", self.is_leader());
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
@@ -179,6 +187,7 @@ impl Raft {
         if !leader.progress.get(&from).is_some_and(is_same) {
             // Another disk than the one all this was about: what it holds is asked anew, and what this one
             // reply claims is not believed, as it may be a late one from the disk of before.
+            mark!("leader-gets-reply-of-other-disk");
             leader.meet(from, reply.incarnation, last_index);
             return;
         }
@@ -206,14 +215,21 @@ impl Raft {
                     && prev_log_index > progress.match_index
                     && prev_log_index < progress.next_index
                     && conflict_index <= prev_log_index;
+                mark!("leader-gets-late-conflict", !current);
                 if current {
                     let theirs = self.log.last_index_of_term(conflict_term);
                     // The terms of equal entries are equal, so if this log has an entry of that term where
                     // the follower has some, the logs meet there; else none of the follower's can be right.
                     let meet = theirs.map(|last| last.min(prev_log_index.previous()));
                     let next = match meet.filter(|meet| *meet >= conflict_index) {
-                        Some(meet) => meet.next(),
-                        None => conflict_index,
+                        Some(meet) => {
+                            mark!("leader-finds-term-of-conflict");
+                            meet.next()
+                        }
+                        None => {
+                            mark!("leader-passes-over-term", conflict_term != Term(0));
+                            conflict_index
+                        }
                     };
                     let next = match next {
                         _ if mutant!("conflict-hint-off-by-one") => next.next(),
@@ -255,6 +271,7 @@ impl Raft {
         let Some(index) = self.electorate.held_by_quorum(followers.chain([own])) else { return };
         let is_of_this_term =
             self.log.term_at(index) == Some(self.state.term) || mutant!("commit-of-old-term");
+        mark!("leader-counts-entry-of-earlier-term", index > self.commit_index && !is_of_this_term);
         if index > self.commit_index && is_of_this_term {
             self.set_commit_index(index);
             if let Role::Leader(leader) = &mut self.role {
@@ -272,6 +289,7 @@ impl Raft {
             progress.heartbeat_due = true;
         }
         if !self.is_followed(now_ms) && !mutant!("no-check-quorum") {
+            mark!("leader-is-followed-by-nobody");
             // CheckQuorum: clients had better look for a leader that can commit.
             self.become_follower(self.state.term, None);
             return;
@@ -401,6 +419,7 @@ fn handle_match(progress: &mut Progress, match_index: LogIndex, last_index: LogI
     if match_index > last_index {
         return false;
     }
+    mark!("leader-gets-late-match", match_index < progress.match_index);
     let probing = matches!(progress.mode, Mode::Probe { .. });
     let news = match_index > progress.match_index || match_index.next() == progress.next_index;
     progress.acknowledge(match_index);

@@ -62,6 +62,7 @@ use follower::FollowerState;
 use leader::LeaderState;
 use raft_log::RaftLog;
 
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// What a node is in its term, with the state that only this role has.
@@ -319,6 +320,7 @@ impl Raft {
                     && identity.life.is_of_an_older_copy_than(*known)
                     && !mutant!("old-copy-is-welcome") =>
             {
+                mark!("raft-recognises-old-copy");
                 HelloStatus::StaleCopy
             }
             _ => HelloStatus::Welcome,
@@ -328,6 +330,7 @@ impl Raft {
     /// This node was told that its data directory is an old copy: it goes on as a new incarnation, which has
     /// promised nothing yet, and counts again when a leader has brought it up to date.
     pub fn adopt_incarnation(&mut self, incarnation: Incarnation) {
+        mark!("raft-takes-part-as-other-incarnation");
         self.become_follower(self.state.term, None);
         self.state.incarnation = incarnation;
         self.state.life = Life::new(1, self.random.u32(..));
@@ -369,6 +372,7 @@ impl Raft {
             return;
         }
         if self.state.cluster_id.is_none() && cluster_id.is_some() {
+            mark!("raft-hears-of-its-cluster");
             self.state.cluster_id = cluster_id;
             self.state_changed = true;
         }
@@ -383,10 +387,13 @@ impl Raft {
                 }
             }
             Some(first) if confirmed => {
+                mark!("raft-meets-confirmed-newcomer");
                 *first = (incarnation, life);
                 self.state_changed = true;
             }
-            Some(_) => {}
+            Some(_) => {
+                mark!("raft-meets-newcomer-that-does-not-count");
+            }
             None => {
                 self.state.met.insert(node, (incarnation, life));
                 self.state_changed = true;
@@ -418,6 +425,8 @@ impl Raft {
             Role::Follower(_) => {}
             Role::PreCandidate(_) | Role::Candidate(_) => self.set_election_alarm(),
             Role::Leader(leader) => {
+                mark!("raft-deposed-with-reads", leader.reads.len() > 0);
+                mark!("raft-deposed-while-handing-over", leader.transfer.is_some());
                 self.actions.reads_lost.extend(leader.reads.into_own_ids());
                 self.actions.alarm(Alarm::Clear { timer: Timer::Heartbeat });
                 self.clock.stop();

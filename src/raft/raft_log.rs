@@ -6,6 +6,7 @@ use fsd_wire::{
 };
 
 use super::LogSummary;
+use crate::marks::mark;
 
 /// Terms and registrations of the log, in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,11 +126,15 @@ impl RaftLog {
     /// Removes the entry at `from` and all behind it.
     pub(super) fn truncate_from(&mut self, from: LogIndex) {
         assert!(from >= self.first_index() && from <= self.last_index, "truncation at {from}");
+        mark!("log-truncates-registration", self.registrations.last().is_some_and(|item| item.0 >= from));
+        mark!("log-truncates-what-was-flushed", self.durable_index >= from);
+        mark!("log-truncates-whole-terms", self.runs.last().is_some_and(|run| run.0 > from));
         self.runs.truncate(self.runs.partition_point(|run| run.0 < from));
         self.registrations.truncate(self.registrations.partition_point(|item| item.0 < from));
         self.last_index = from.previous();
         self.durable_index = self.durable_index.min(self.last_index);
         if from == LogIndex(1) {
+            mark!("log-truncates-genesis");
             self.genesis = None;
         }
     }

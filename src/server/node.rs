@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use fsd_wire::client::{ClientReply, NodeStatus, Outcome, Refusal};
+use fsd_wire::client::{ClientReply, Outcome, Refusal};
 use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
@@ -21,6 +21,7 @@ use crate::config::{Member, TextReads, TextWrites};
 use crate::file_store::{Applied, ContentsAt, FileStore};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::net::{ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
@@ -252,6 +253,7 @@ impl<D: Disk> Node<D> {
     pub fn stop(&mut self, now_ms: u64) {
         self.unfinished = true;
         if self.stopping != Stopping::No {
+            mark!("node-is-told-to-stop-twice");
             self.stopping = Stopping::Now;
             return;
         }
@@ -351,7 +353,10 @@ impl<D: Disk> Node<D> {
                 self.propose_removal(now_ms, self.store.next_due());
                 self.propose_stamp(now_ms);
             }
-            Timer::Stop => self.stopping = Stopping::Now,
+            Timer::Stop => {
+                mark!("node-hands-over-for-too-long", self.raft.is_leader());
+                self.stopping = Stopping::Now;
+            }
         }
     }
 
@@ -465,6 +470,7 @@ impl<D: Disk> Node<D> {
                     Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
                 }
             } else {
+                mark!("node-applies-another-entry-instead");
                 self.not_leader(asker.origin)
             };
             self.settle(asker, outcome, net);
@@ -565,6 +571,8 @@ impl<D: Disk> Node<D> {
             return;
         }
         let (changes, reads) = self.pending.take_all();
+        mark!("node-stops-with-changes", !changes.is_empty());
+        mark!("node-stops-with-changes-passed-on", !self.forwarder.is_empty());
         for asker in changes {
             self.refuse(asker, Refusal::Unknown, net);
         }
@@ -574,23 +582,6 @@ impl<D: Disk> Node<D> {
         }
         for answer in self.forwarder.give_all_up() {
             self.tell_client(answer, net);
-        }
-    }
-
-    /// What this node knows of itself.
-    pub(super) fn status(&self) -> NodeStatus {
-        NodeStatus {
-            node: self.config.node,
-            role: self.raft.role(),
-            term: self.raft.term(),
-            leader: self.raft.leader_id(),
-            commit_index: self.raft.commit_index(),
-            last_applied: self.store.last_applied(),
-            first_log_index: self.log.first_index(),
-            last_log_index: self.log.last_index(),
-            files: self.store.len() as u64,
-            revision: self.store.revision(),
-            cluster: self.config.cluster.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::segmented_log::SegmentedLog;
 use super::survey::{self, Survey, Visitor};
 use super::{DirectoryIdentity, Recovered, Storage};
 use crate::mapping::{Disk, MappedFile};
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::{HardState, LogSummary};
 
@@ -43,6 +44,10 @@ pub(super) fn open<D: Disk>(
     let Survey { mut segments, leftovers, table, end, proven, highest_id, .. } = found;
     // The temporary file of a hard state is not in the survey, which is about the log.
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
+    mark!(
+        "recovery-removes-hard-state-in-the-making",
+        names.iter().any(|name| name == hard_state::TEMPORARY_NAME)
+    );
     let temporary = names.into_iter().filter(|name| name == hard_state::TEMPORARY_NAME);
     let removed: Vec<String> = leftovers.into_iter().map(|leftover| leftover.name).chain(temporary).collect();
     for name in &removed {
@@ -54,6 +59,8 @@ pub(super) fn open<D: Disk>(
         let path = disk.describe(&file_name(last.header.id));
         last.file.expect_stores().doing(|| format!("map {path}"))?;
         let is_in_last = proven.segment() == last.header.id;
+        mark!("recovery-stores-whole-segment-again", !is_in_last);
+        mark!("recovery-stores-again-behind-proven", is_in_last && proven < end);
         let from = if is_in_last { u64::from(proven.offset()) } else { ACTIVATION_AT };
         let from = if mutant!("memory-not-stored-again") { u64::from(end.offset()) } else { from };
         store_again(&mut last.file, from, u64::from(end.offset())).doing(|| format!("read {path}"))?;
@@ -172,6 +179,7 @@ impl<D: Disk> Visitor<D::File> for Summarizer<'_, D> {
         let index = head.id.index;
         let summary = &mut self.summary;
         if index <= summary.last_index && !mutant!("superseded-come-back") {
+            mark!("recovery-finds-superseded");
             truncate(summary, index);
         }
         let is_new_term = summary.term_starts.last().is_none_or(|(_, term)| *term != head.id.term);

@@ -17,6 +17,7 @@ use super::segment::{
 };
 use super::survey::SegmentFile;
 use crate::mapping::{Disk, MappedFile};
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::{LogChange, LogView};
 
@@ -137,6 +138,7 @@ impl<D: Disk> SegmentedLog<D> {
     pub fn append(&mut self, changes: &[LogChange]) -> Result<(), StorageError> {
         self.refuse_if_failed()?;
         let appended = self.append_all(changes);
+        mark!("log-append-fails", appended.is_err());
         self.has_failed |= appended.is_err();
         appended
     }
@@ -160,12 +162,18 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     fn append_entry(&mut self, truncate_from: Option<LogIndex>, entry: &Entry) -> Result<(), StorageError> {
+        mark!(
+            "log-truncates-across-segments",
+            truncate_from.is_some_and(|from| self.position(from).segment() < self.end.segment())
+        );
         let expected = truncate_from.unwrap_or(self.table.last.index.next());
         assert_eq!(entry.index, expected, "the entry's place in the log");
         self.assert_order(entry)?;
         let bytes = record_bytes(entry.payload.len());
         let capacity = self.segments.last().map_or(0, |segment| segment.header.len_bytes);
         if self.is_torn || u64::from(self.end.offset()) + bytes > capacity {
+            mark!("log-rolls-at-torn-tail", self.is_torn);
+            mark!("log-rolls-to-truncate", truncate_from.is_some());
             self.roll(entry.index, bytes)?;
         }
         let segment = self.segments.last_mut().expect("the log rolled into one");
@@ -228,8 +236,13 @@ impl<D: Disk> SegmentedLog<D> {
         }
         match self.spare.take() {
             Some(spare) if spare.header.len_bytes >= len_bytes_min => return Ok(spare),
-            Some(too_short) => self.remove_unused(&too_short)?,
-            None => {}
+            Some(too_short) => {
+                mark!("spare-is-too-short");
+                self.remove_unused(&too_short)?;
+            }
+            None => {
+                mark!("spare-is-missing");
+            }
         }
         let request = self.request(self.segment_bytes.max(len_bytes_min));
         let path = self.disk.describe(&file_name(request.header.id));
@@ -267,6 +280,7 @@ impl<D: Disk> SegmentedLog<D> {
             self.spare = Some(spare);
             return Ok(());
         }
+        mark!("spare-comes-too-late");
         // Ids grow along the log, so this one came too late.
         self.remove_unused(&spare)
     }
@@ -280,6 +294,7 @@ impl<D: Disk> SegmentedLog<D> {
     /// The segment that a request asked for could not be made. The log goes on in its present one and asks again
     /// later.
     pub fn spare_failed(&mut self) {
+        mark!("spare-cannot-be-made");
         let retry_at = u64::from(self.end.offset()) + self.segment_bytes / SPARE_RETRY_SHARE;
         self.spare_state = SpareState::WantedFrom(retry_at);
     }
@@ -303,6 +318,7 @@ impl<D: Disk> SegmentedLog<D> {
         if let Err(source) = segment.file.flush()
             && !mutant!("failed-flush-ignored")
         {
+            mark!("log-flush-fails");
             self.has_failed = true;
             let doing = format!("flush {}", self.disk.describe(&file_name(segment.header.id)));
             return Err(StorageError::Io { doing, source });
@@ -399,6 +415,7 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     fn damage(&self, position: Position, what: String) -> StorageError {
+        mark!("log-reads-damage");
         let file = self.disk.describe(&file_name(position.segment()));
         StorageError::Damage { file, offset: u64::from(position.offset()), what }
     }

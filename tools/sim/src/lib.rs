@@ -15,8 +15,10 @@ mod fabric;
 mod late_answers;
 mod life;
 mod liveness;
+mod marks;
 mod nemesis;
 mod observer;
+mod occasions;
 mod plan;
 mod process;
 mod reborn;
@@ -33,5 +35,6 @@ mod wire;
 mod witness;
 
 pub use coverage::{Coverage, Phase};
+pub use marks::Marks;
 pub use plan::{ClientKind, FaultKind, FaultSet, Operations, Plan};
 pub use runner::{Report, Summary, failed_once, keep_panics_quiet, run, run_all, run_and_tell, shrink};

@@ -8,7 +8,6 @@ use fsd::simulated_disk::{SimulatedDisk, Unflushed};
 use fsd::storage::{self, Storage, StorageError};
 use fsd_wire::hello::Identity;
 
-use crate::coverage::Phase;
 use crate::fabric::Party;
 use crate::plan::FaultKind;
 use crate::process::{LogShape, State, Watermarks, node_config};
@@ -35,11 +34,15 @@ impl Simulation {
                 Err(fault) => self.end_of_process(place, &fault),
             },
             Err(_) if process.disk.is_off() => {
+                self.note_disk_fault(FaultKind::PowerLossInCall);
                 self.lose_power(place);
                 Ok(())
             }
             Err(error) => {
                 node.spare_failed(&error);
+                if error.kind() == ErrorKind::Other {
+                    self.note_disk_fault(FaultKind::FailedCall);
+                }
                 Ok(())
             }
         }
@@ -49,6 +52,7 @@ impl Simulation {
     pub(crate) fn end_of_process(&mut self, place: usize, fault: &Fault) -> Checked {
         let process = &mut self.processes[place];
         if process.disk.is_off() {
+            self.note_disk_fault(FaultKind::PowerLossInCall);
             self.lose_power(place);
             return Ok(());
         }
@@ -59,6 +63,10 @@ impl Simulation {
         if !is_expected {
             return Err(format!("node {} ended: {fault}", place + 1));
         }
+        if process.fails {
+            self.note_disk_fault(FaultKind::FailedCall);
+        }
+        let process = &mut self.processes[place];
         // The process ends, the machine lives: what was not flushed is in the page cache, unless the failed
         // flush lost it.
         if std::mem::take(&mut process.fails) && self.random.bool() {
@@ -67,6 +75,18 @@ impl Simulation {
             self.end(place, false);
         }
         Ok(())
+    }
+
+    /// An operation of a disk failed just now, as it was to.
+    fn note_disk_fault(&mut self, kind: FaultKind) {
+        let phase = self.phase();
+        self.coverage.note(kind, phase);
+    }
+
+    /// The same, of a node that starts.
+    fn note_fault_of_start(&mut self, kind: FaultKind) {
+        let phase = self.phase_around_start();
+        self.coverage.note(kind, phase);
     }
 
     /// The process is gone; what it stored is in the page cache.
@@ -94,8 +114,9 @@ impl Simulation {
 
     /// The machine loses power, running or not.
     pub(crate) fn lose_power(&mut self, place: usize) {
+        let phase = self.phase();
         self.end(place, true);
-        let fate = self.draw_lost_sector(place).unwrap_or_else(|| self.draw_fate());
+        let fate = self.draw_lost_sector(place).unwrap_or_else(|| self.draw_fate(place, phase));
         let process = &mut self.processes[place];
         process.disk = process.disk.crash(fate);
     }
@@ -114,13 +135,11 @@ impl Simulation {
             && self.random.u32(..4) == 0
         {
             process.disk.power_off_at(process.disk.operations() + self.random.u64(1..20));
-            self.coverage.note(FaultKind::PowerLossInRecovery, Phase::Recovery);
         }
         if self.is_troubled && self.plan.faults.contains(FaultKind::FailedCall) && self.random.u32(..8) == 0 {
             let at = process.disk.operations() + self.random.u64(1..20);
             process.disk.fail_at(at, ErrorKind::Other);
             process.fails = true;
-            self.coverage.note(FaultKind::FailedCall, Phase::Recovery);
         }
         let mut draws = self.random.fork();
         let opened =
@@ -130,6 +149,7 @@ impl Simulation {
         match opened {
             Ok(storage) => self.started(place, storage),
             Err(_) if process.disk.is_off() => {
+                self.note_fault_of_start(FaultKind::PowerLossInRecovery);
                 let again_at_us = self.now_us + self.random.u64(1..1_000_000);
                 self.lose_power(place);
                 self.schedule.at(again_at_us, Happening::Start { node: place });
@@ -146,6 +166,7 @@ impl Simulation {
                 let again_at_us = self.now_us + 1_000_000;
                 process.fails = false;
                 process.disk.fail_at(0, ErrorKind::Other);
+                self.note_fault_of_start(FaultKind::FailedCall);
                 self.schedule.at(again_at_us, Happening::Start { node: place });
                 Ok(())
             }
@@ -180,6 +201,7 @@ impl Simulation {
                     let again_at_us = self.now_us + 1_000_000;
                     self.schedule.at(again_at_us, Happening::Start { node: place });
                     if process.disk.is_off() {
+                        self.note_fault_of_start(FaultKind::PowerLossInRecovery);
                         self.lose_power(place);
                     }
                     return Ok(());
@@ -243,7 +265,7 @@ impl Simulation {
         } else {
             process.shaky_turns = SHAKY_TURNS;
         }
-        self.coverage.note(FaultKind::Relapse, Phase::Recovery);
+        self.note_fault_of_start(FaultKind::Relapse);
     }
 
     /// Whether power fails behind a turn that flushed something.

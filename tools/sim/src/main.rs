@@ -25,6 +25,7 @@ struct Settings {
     /// As rows for docs/testing.md.
     #[cfg_attr(not(feature = "mutants"), expect(dead_code))]
     markdown: bool,
+    complete: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +38,11 @@ fn main() -> ExitCode {
     options.optmulti("", "only", "only this mutant", "NAME");
     options.optmulti("", "without", "without this kind of fault", "FAULT");
     options.optflag("", "markdown", "mutants as rows of the table in docs/testing.md");
+    options.optflag(
+        "",
+        "complete",
+        "fail if a mark or a cell of the table was missed (with --features marks)",
+    );
     options.optflag("h", "help", "this text");
     let usage = options.usage(USAGE);
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -65,8 +71,12 @@ fn main() -> ExitCode {
     };
     let markdown = matches.opt_present("markdown");
     let (only, without) = (matches.opt_strs("only"), matches.opt_strs("without"));
-    let settings =
-        Settings { first, count, steps, threads: threads as usize, minutes, only, without, markdown };
+    let complete = matches.opt_present("complete");
+    if complete && !cfg!(feature = "marks") {
+        return fail("built without marks, so nobody knows which were reached".to_owned());
+    }
+    let threads = threads as usize;
+    let settings = Settings { first, count, steps, threads, minutes, only, without, complete, markdown };
     keep_panics_quiet();
     let seed = matches.free.get(1).map(|seed| seed.parse::<u64>());
     match (matches.free.first().map(String::as_str), seed) {
@@ -107,6 +117,9 @@ fn run_seeds(settings: &Settings) -> ExitCode {
     });
     let took_s = began.elapsed().as_secs_f64();
     println!("{}", summary.coverage);
+    if cfg!(feature = "marks") {
+        println!("{}", summary.marks);
+    }
     println!(
         "{} runs, {} more in which too little happened; {} steps in {took_s:.1} s, {:.0} per second and thread; \
          {} answers checked, {} calls judged from outside, {} changes in sessions and {} repetitions of them, {} \
@@ -122,11 +135,14 @@ fn run_seeds(settings: &Settings) -> ExitCode {
         summary.proofs,
         summary.simulated_ms / 1000
     );
-    if summary.failures.is_empty() {
-        return ExitCode::SUCCESS;
+    let mut gaps = summary.coverage.gaps();
+    gaps.extend(summary.marks.gaps());
+    gaps.retain(|_| settings.complete);
+    gaps.iter().for_each(|gap| println!("INCOMPLETE: {gap}"));
+    if !summary.failures.is_empty() {
+        println!("{} runs FAILED", summary.failures.len());
     }
-    println!("{} runs FAILED", summary.failures.len());
-    ExitCode::FAILURE
+    if summary.failures.is_empty() && gaps.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print_failure(report: &Report) {

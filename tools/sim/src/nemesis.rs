@@ -114,22 +114,31 @@ impl Simulation {
         };
         let phase = self.phase();
         if self.make(kind, place)? {
-            self.coverage.note(kind, phase);
-            self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
-        }
-        if std::mem::take(&mut self.late_answers) > 0 {
-            self.coverage.note(FaultKind::LateAnswer, phase);
-        }
-        for (kind, count) in std::mem::take(&mut self.fabric.done) {
-            for _ in 0..count.min(1) {
+            // What happens to a disk some operations later is noted then.
+            if !matches!(kind, FaultKind::PowerLossInCall | FaultKind::FailedCall) {
                 self.coverage.note(kind, phase);
             }
+            self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
         }
-        Ok(())
+        self.await_occasion()
+    }
+
+    /// Notes what happened in this event to what was sent.
+    pub(crate) fn note_what_was_done(&mut self) {
+        if self.fabric.done.is_empty() && self.late_answers == 0 {
+            return;
+        }
+        let phase = self.phase();
+        for _ in 0..std::mem::take(&mut self.late_answers) {
+            self.coverage.note(FaultKind::LateAnswer, phase);
+        }
+        for kind in std::mem::take(&mut self.fabric.done) {
+            self.coverage.note(kind, phase);
+        }
     }
 
     /// Makes a fault of this kind; whether it could be made.
-    fn make(&mut self, kind: FaultKind, place: usize) -> Result<bool, String> {
+    pub(crate) fn make(&mut self, kind: FaultKind, place: usize) -> Result<bool, String> {
         let is_up = self.processes[place].node.is_some();
         match kind {
             FaultKind::Replay => return self.replay(place),
@@ -415,15 +424,10 @@ impl Simulation {
             }
             let (disk, shape) = (process.disk.crash(Unflushed::Lost), process.durable.clone());
             self.processes[place].old_copy = Some(OldCopy { disk, shape, state });
-            return true;
+            // Nothing has happened to it yet.
+            return false;
         };
-        // Only peers that have met a later life can tell the copy from a restart.
-        let (incarnation, life) = (copy.state.incarnation, copy.state.life);
-        let is_known_as_old = self.processes.iter().filter(|other| other.place != place).all(|other| {
-            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&process.id()));
-            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
-        });
-        if !is_known_as_old || !self.may_lose(place) {
+        if !self.is_known_as_old(place, copy) || !self.may_lose(place) {
             return false;
         }
         self.lose_power(place);
@@ -434,6 +438,21 @@ impl Simulation {
         process.lost = Some(state.incarnation);
         process.forget(shape, Some(state));
         true
+    }
+
+    /// Whether a directory can be put back from an old copy.
+    pub(crate) fn may_put_back(&self, place: usize) -> bool {
+        let copy = self.processes[place].old_copy.as_ref();
+        copy.is_some_and(|copy| self.is_known_as_old(place, copy)) && self.may_lose(place)
+    }
+
+    /// Only peers that have met a later life can tell a copy from a restart.
+    fn is_known_as_old(&self, place: usize, copy: &OldCopy) -> bool {
+        let (id, incarnation, life) = (self.processes[place].id(), copy.state.incarnation, copy.state.life);
+        self.processes.iter().filter(|other| other.place != place).all(|other| {
+            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&id));
+            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
+        })
     }
 
     /// A directory from an old copy that was started, without reaching anybody, as often as its node was since the
@@ -510,15 +529,16 @@ impl Simulation {
         }
     }
 
-    /// What a power failure leaves of what was not flushed.
-    pub(crate) fn draw_fate(&mut self) -> Unflushed {
+    /// What a power failure in this phase leaves of what a node did not flush.
+    pub(crate) fn draw_fate(&mut self, place: usize, phase: Phase) -> Unflushed {
         let garbled = self.is_troubled && self.plan.faults.contains(FaultKind::TornGarbage);
         match self.random.u32(..4) {
             0 => Unflushed::Lost,
             1 => Unflushed::Kept,
             _ if garbled => {
-                let phase: Phase = self.phase();
-                self.coverage.note(FaultKind::TornGarbage, phase);
+                if self.processes[place].disk.unflushed_sectors() > 0 {
+                    self.coverage.note(FaultKind::TornGarbage, phase);
+                }
                 Unflushed::Garbled(self.random.u64(..))
             }
             _ => Unflushed::Drawn(self.random.u64(..)),

@@ -233,9 +233,21 @@ impl Simulation {
         if self.processes.iter().any(|process| process.node.is_none()) {
             return Phase::Recovery;
         }
+        if self.somebody_lags_behind(leader) { Phase::CatchUp } else { Phase::Steady }
+    }
+
+    /// What the others are about while a node starts: that it is down itself says nothing.
+    pub(crate) fn phase_around_start(&self) -> Phase {
+        match (self.phase(), self.leader()) {
+            (Phase::Recovery, Some(leader)) if self.somebody_lags_behind(leader) => Phase::CatchUp,
+            (phase, _) => phase,
+        }
+    }
+
+    fn somebody_lags_behind(&self, leader: usize) -> bool {
         let last = self.processes[leader].raft().expect("it leads").last_index();
         let lags = |process: &Process| process.raft().is_some_and(|raft| raft.last_index().0 + 8 < last.0);
-        if self.processes.iter().any(lags) { Phase::CatchUp } else { Phase::Steady }
+        self.processes.iter().any(lags)
     }
 
     /// Whether a node holds what it once promised again.

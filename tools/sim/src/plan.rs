@@ -297,6 +297,10 @@ impl Plan {
             session_idle_ms_max: *random.choice(&[1_000, 3_000, 60_000]).expect("a choice"),
             sessions_max: *random.choice(&[2, 4, 65_536, 65_536]).expect("a choice"),
         };
+        // Some are larger than what the smallest segments hold. From a generator of its own, as the kinds of faults.
+        if fastrand::Rng::with_seed(seed.rotate_left(16)).u32(..16) == 0 {
+            plan.contents_max = 8000;
+        }
         if random.bool() {
             plan.session_clients = random.usize(1..=plan.clients);
         }

@@ -11,6 +11,7 @@ use crate::coverage::Coverage;
 use crate::fabric::{Chunk, Fabric, Party, Side};
 use crate::late_answers::Asked;
 use crate::nemesis::Nemesis;
+use crate::occasions::Occasions;
 use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
 use crate::reborn::Reborn;
@@ -46,6 +47,7 @@ pub(crate) struct Simulation {
     pub(crate) clients: Vec<Client>,
     pub(crate) witness: Witness,
     pub(crate) nemesis: Nemesis,
+    pub(crate) occasions: Occasions,
     pub(crate) script: Option<Script>,
     /// Scripts and their acts so far.
     pub(crate) scripts: u64,
@@ -54,7 +56,7 @@ pub(crate) struct Simulation {
     pub(crate) acts: u64,
     /// The next answer to a change that is passed on is to be lost.
     pub(crate) loses_next_answer: bool,
-    /// Times that late answers came since the last fault.
+    /// Times that late answers came in this event.
     pub(crate) late_answers: u64,
     pub(crate) coverage: Coverage,
     /// Who led in each term.
@@ -92,6 +94,7 @@ impl Simulation {
         Self {
             fabric: Fabric::new(plan, random.fork()),
             nemesis: Nemesis::default(),
+            occasions: Occasions::new(plan.seed),
             script: None,
             scripts: 0,
             reborn: None,
@@ -124,6 +127,7 @@ impl Simulation {
 
     /// Lets events happen until so many were delivered to nodes.
     pub(crate) fn run_steps(&mut self) -> Checked {
+        self.begin_with_occasion();
         while self.steps < self.plan.steps {
             self.next_event()?;
         }
@@ -150,6 +154,12 @@ impl Simulation {
     pub(crate) fn next_event(&mut self) -> Checked {
         let (time_us, happening) = self.schedule.next().expect("something always comes");
         self.now_us = self.now_us.max(time_us);
+        self.happen(time_us, happening)?;
+        self.note_what_was_done();
+        self.take_occasion()
+    }
+
+    fn happen(&mut self, time_us: u64, happening: Happening) -> Checked {
         match happening {
             Happening::Arrive { connection, to, chunk } => self.arrive(connection, to, chunk),
             Happening::Wake { node, life } => {
@@ -358,6 +368,7 @@ impl Simulation {
             return Err(failure);
         }
         process.has_failed = result.is_err();
+        self.pause_reader(place, asked);
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
@@ -365,6 +376,7 @@ impl Simulation {
         if let Some(Asked::Change(_)) = asked {
             self.follow_change(place);
         }
+        self.stop_before_expiry(place)?;
         match result {
             Err(fault) => self.end_of_process(place, &fault),
             Ok(()) if flushed > 0 && self.relapses(place) => {
