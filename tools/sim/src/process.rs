@@ -111,6 +111,10 @@ pub(crate) struct Process {
     pub(crate) is_rotten: bool,
     /// A call of its disk is to fail.
     pub(crate) fails: bool,
+    /// Power is to fail in the next turn that stores many entries at once.
+    pub(crate) fails_in_batch: bool,
+    /// So many turns that flush something may end in a power failure.
+    pub(crate) shaky_turns: u32,
     /// Its last turn was not finished.
     pub(crate) has_failed: bool,
     pub(crate) is_stopping: bool,
@@ -146,6 +150,8 @@ impl Process {
             proven: LogIndex(0),
             is_rotten: false,
             fails: false,
+            fails_in_batch: false,
+            shaky_turns: 0,
             has_failed: false,
             is_stopping: false,
             told: None,
