@@ -3,7 +3,7 @@
 //! `false`, and nothing of this is in the program.
 
 #[cfg(feature = "mutants")]
-pub use planted::{ALL, Mutant, switch_on};
+pub use planted::{ALL, Mutant, switch_off, switch_on};
 
 /// Whether the bug of this name is planted.
 #[cfg(feature = "mutants")]
@@ -148,6 +148,11 @@ mod planted {
     pub fn switch_on(name: &str) {
         let place = ALL.iter().position(|mutant| mutant.name == name);
         PLANTED.store(place.expect("a mutant of this name") + 1, Ordering::Relaxed);
+    }
+
+    /// Takes away the one that is planted.
+    pub fn switch_off() {
+        PLANTED.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn is_on(name: &str) -> bool {

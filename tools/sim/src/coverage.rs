@@ -26,9 +26,11 @@ impl Phase {
 }
 
 /// Cells that stay empty by what their kind and their phase are, and why.
-const IMPOSSIBLE: [(FaultKind, Phase, &str); 3] = [
+const IMPOSSIBLE: [(FaultKind, Phase, &str); 5] = [
     (FaultKind::Script, Phase::Election, "it begins with a leader that is cut off"),
     (FaultKind::Deposed, Phase::Election, "it is done to a leader"),
+    (FaultKind::Unanswered, Phase::Election, "it is a leader's answer that is lost"),
+    (FaultKind::Reborn, Phase::Election, "it begins with a leader that is deposed"),
     (FaultKind::PowerLossInRecovery, Phase::Steady, "a node that recovers does not run"),
 ];
 
@@ -125,7 +127,10 @@ mod tests {
         assert_eq!(full().gaps(), Vec::<String>::new());
         let lines: Vec<String> = full().to_string().lines().map(str::to_owned).collect();
         assert_eq!(lines.len(), FaultKind::ALL.len() + 1);
-        assert_eq!(lines.iter().flat_map(|line| line.split(' ')).filter(|word| *word == "-").count(), 3);
+        assert_eq!(
+            lines.iter().flat_map(|line| line.split(' ')).filter(|word| *word == "-").count(),
+            IMPOSSIBLE.len()
+        );
     }
 
     #[test]

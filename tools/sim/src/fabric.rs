@@ -280,6 +280,19 @@ impl Fabric {
         self.put(schedule, now_us, key, from.other(), Chunk::Closed);
     }
 
+    /// The connections between two nodes break at the end of the first: what is on its way to it is lost.
+    pub(crate) fn break_at(&mut self, schedule: &mut Schedule, now_us: u64, place: usize, other: usize) {
+        for (key, connection) in &self.connections {
+            let (opener, acceptor) = (connection.opener, Party::Node(connection.acceptor));
+            let to = match (opener, acceptor) {
+                (Party::Node(from), Party::Node(to)) if (from, to) == (place, other) => Side::Opener,
+                (Party::Node(from), Party::Node(to)) if (from, to) == (other, place) => Side::Acceptor,
+                _ => continue,
+            };
+            schedule.at(now_us, Happening::Arrive { connection: *key, to, chunk: Chunk::Closed });
+        }
+    }
+
     /// Gives up all ends that a party holds.
     pub(crate) fn close_all(&mut self, schedule: &mut Schedule, now_us: u64, party: Party, silently: bool) {
         let keys: Vec<u32> = self.connections.keys().copied().collect();

@@ -21,6 +21,7 @@ mod observer;
 mod occasions;
 mod plan;
 mod process;
+mod reborn;
 mod record;
 mod runner;
 mod schedule;
@@ -29,6 +30,7 @@ mod session_client;
 mod session_log;
 mod simulation;
 mod sockets;
+mod unanswered;
 mod wire;
 mod witness;
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use fsd::file_store::FileStore;
 use fsd::server::node::Node;
 use fsd::server::{Fault, StoreImage};
-use fsd::simulated_disk::SimulatedDisk;
+use fsd::simulated_disk::{SimulatedDisk, Unflushed};
 use fsd::storage::segment::file_name;
 use fsd::storage::{self, Storage, StorageError};
 use fsd_wire::hello::Identity;
@@ -16,6 +16,11 @@ use crate::process::{LogShape, State, Watermarks, node_config};
 use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 use crate::sockets::{Moment, Sockets};
+
+/// Power that fails again does so within so many operations of the disk,
+const RELAPSE_OPERATIONS: u64 = 12;
+/// or within so many turns that flush something.
+const SHAKY_TURNS: u32 = 24;
 
 impl Simulation {
     /// The helper of a node does the next job.
@@ -109,7 +114,7 @@ impl Simulation {
     pub(crate) fn lose_power(&mut self, place: usize) {
         let phase = self.phase();
         self.end(place, true);
-        let fate = self.draw_fate(place, phase);
+        let fate = self.draw_lost_sector(place).unwrap_or_else(|| self.draw_fate(place, phase));
         let process = &mut self.processes[place];
         process.disk = process.disk.crash(fate);
     }
@@ -198,6 +203,8 @@ impl Simulation {
         }
         process.disk.power_off_at(u64::MAX);
         process.disk.fail_at(0, ErrorKind::Other);
+        self.plan_relapse(place);
+        let process = &mut self.processes[place];
         let identity = Identity {
             node: process.id(),
             incarnation: state.incarnation,
@@ -215,5 +222,52 @@ impl Simulation {
             Moment { fabric: &mut self.fabric, schedule: &mut self.schedule, now_us: self.now_us, now_ms };
         process.sockets.start(&mut moment);
         self.turn(place)
+    }
+
+    /// Power fails when a node stores many entries at once: it stands still for a moment, so that they gather.
+    pub(crate) fn fail_in_batch(&mut self, place: usize) {
+        let pause_us = self.random.u64(1000..20_000);
+        let process = &mut self.processes[place];
+        process.fails_in_batch = true;
+        process.busy_until_us = process.busy_until_us.max(self.now_us + pause_us);
+    }
+
+    /// Where power is to fail again, the first time often leaves whole records behind what it tore: all is there but one
+    /// of the first sectors.
+    fn draw_lost_sector(&mut self, place: usize) -> Option<Unflushed> {
+        if !self.is_troubled || !self.plan.faults.contains(FaultKind::Relapse) || self.random.bool() {
+            return None;
+        }
+        let sectors = self.processes[place].disk.unflushed_sectors();
+        (sectors > 1).then(|| Unflushed::AllBut(self.random.usize(..sectors.min(4))))
+    }
+
+    /// Power that came back may fail again soon, in the middle of what is stored then, or behind some flush.
+    fn plan_relapse(&mut self, place: usize) {
+        let process = &mut self.processes[place];
+        process.shaky_turns = 0;
+        if process.life == 0
+            || !self.is_troubled
+            || !self.plan.faults.contains(FaultKind::Relapse)
+            || self.random.bool()
+        {
+            return;
+        }
+        if self.random.u32(..3) == 0 {
+            process.disk.power_off_at(process.disk.operations() + self.random.u64(1..=RELAPSE_OPERATIONS));
+        } else {
+            process.shaky_turns = SHAKY_TURNS;
+        }
+        self.note_fault_of_start(FaultKind::Relapse);
+    }
+
+    /// Whether power fails behind a turn that flushed something.
+    pub(crate) fn relapses(&mut self, place: usize) -> bool {
+        let process = &mut self.processes[place];
+        if process.shaky_turns == 0 || !self.is_troubled {
+            return false;
+        }
+        process.shaky_turns -= 1;
+        self.random.u32(..4) == 0
     }
 }

@@ -22,6 +22,9 @@ struct Settings {
     minutes: u64,
     only: Vec<String>,
     without: Vec<String>,
+    /// As rows for docs/testing.md.
+    #[cfg_attr(not(feature = "mutants"), expect(dead_code))]
+    markdown: bool,
     complete: bool,
 }
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     options.optopt("", "minutes", "no run is begun after this time (no bound)", "MINUTES");
     options.optmulti("", "only", "only this mutant", "NAME");
     options.optmulti("", "without", "without this kind of fault", "FAULT");
+    options.optflag("", "markdown", "mutants as rows of the table in docs/testing.md");
     options.optflag(
         "",
         "complete",
@@ -65,13 +69,14 @@ fn main() -> ExitCode {
     ) else {
         return fail("an option wants a number".to_owned());
     };
+    let markdown = matches.opt_present("markdown");
     let (only, without) = (matches.opt_strs("only"), matches.opt_strs("without"));
     let complete = matches.opt_present("complete");
     if complete && !cfg!(feature = "marks") {
         return fail("built without marks, so nobody knows which were reached".to_owned());
     }
     let threads = threads as usize;
-    let settings = Settings { first, count, steps, threads, minutes, only, without, complete };
+    let settings = Settings { first, count, steps, threads, minutes, only, without, complete, markdown };
     keep_panics_quiet();
     let seed = matches.free.get(1).map(|seed| seed.parse::<u64>());
     match (matches.free.first().map(String::as_str), seed) {
@@ -188,31 +193,72 @@ fn mutants(settings: &Settings) -> ExitCode {
 #[cfg(feature = "mutants")]
 fn mutants(settings: &Settings) -> ExitCode {
     let mut survivors = 0;
-    println!("{:36} {:>4} {:>7} {:>10}  how", "mutant", "bug", "seeds", "steps");
+    if settings.markdown {
+        println!("| mutant | bug | what it does | killed | seeds | steps |");
+        println!("| --- | --- | --- | --- | --- | --- |");
+    } else {
+        println!("{:36} {:>4} {:>7} {:>10}  how", "mutant", "bug", "seeds", "steps");
+    }
     for mutant in fsd::mutants::ALL {
         if !settings.only.is_empty() && !settings.only.iter().any(|name| name == mutant.name) {
             continue;
         }
+        let (name, bug, what) = (mutant.name, mutant.bug, mutant.what);
+        let (seeds, steps, failure) = hunt(settings, mutant);
+        survivors += u32::from(failure.is_none());
+        if settings.markdown {
+            let killed = if failure.is_some() { "yes" } else { "no" };
+            println!("| `{name}` | {bug} | {what} | {killed} | {} | {} |", grouped(seeds), grouped(steps));
+            continue;
+        }
+        let how: String = match failure {
+            Some(failure) => failure.lines().next().unwrap_or_default().chars().take(90).collect(),
+            None => format!("SURVIVED: {what}"),
+        };
+        println!("{name:36} {bug:>4} {seeds:>7} {steps:>10}  {how}");
+    }
+    if !settings.markdown {
+        println!("{survivors} survived");
+    }
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs seeds until one fails that does not fail without this mutant. Returns how many were run, their steps, and how
+/// the last one failed.
+#[cfg(feature = "mutants")]
+fn hunt(settings: &Settings, mutant: &fsd::mutants::Mutant) -> (u64, u64, Option<String>) {
+    let (mut first, end) = (settings.first, settings.first + settings.count);
+    let (mut seeds, mut steps) = (0, 0);
+    while first < end {
         fsd::mutants::switch_on(mutant.name);
-        let plans: Vec<Plan> =
-            (settings.first..settings.first + settings.count).map(|seed| plan_of(settings, seed)).collect();
-        let mut ran = 0;
+        let plans: Vec<Plan> = (first..end).map(|seed| plan_of(settings, seed)).collect();
+        let mut ran = Vec::new();
         let summary = run_all(&plans, settings.threads, |report| {
-            ran += 1;
+            ran.push((report.plan.seed, report.steps));
             report.failure.is_none()
         });
-        let (name, bug, steps) = (mutant.name, mutant.bug, summary.steps);
-        match summary.failures.first().and_then(|report| report.failure.as_ref()) {
-            Some(failure) => {
-                let how: String = failure.lines().next().unwrap_or_default().chars().take(90).collect();
-                println!("{name:36} {bug:>4} {ran:>7} {steps:>10}  {how}");
-            }
-            None => {
-                survivors += 1;
-                println!("{name:36} {bug:>4} {ran:>7} {steps:>10}  SURVIVED: {}", mutant.what);
-            }
+        fsd::mutants::switch_off();
+        // Runs that had begun go on behind the first that failed: they do not count, or the table would differ.
+        let failed = summary.failures.into_iter().min_by_key(|report| report.plan.seed);
+        let last = failed.as_ref().map_or(end, |report| report.plan.seed);
+        let counted = ran.iter().filter(|(seed, _)| *seed <= last);
+        seeds += counted.clone().count() as u64;
+        steps += counted.map(|(_, steps)| steps).sum::<u64>();
+        let Some(report) = failed else { break };
+        if run(&report.plan).failure.is_none() {
+            return (seeds, steps, report.failure);
         }
+        eprintln!("{} or not, it fails: {}", mutant.name, report.plan);
+        first = report.plan.seed + 1;
     }
-    println!("{survivors} survived");
-    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    (seeds, steps, None)
+}
+
+/// A number with commas.
+#[cfg(feature = "mutants")]
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
+    groups.join(",")
 }

@@ -46,7 +46,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 22] = [
+const MADE: [FaultKind; 25] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -69,6 +69,9 @@ const MADE: [FaultKind; 22] = [
     FaultKind::Stop,
     FaultKind::Script,
     FaultKind::Deposed,
+    FaultKind::Relapse,
+    FaultKind::Unanswered,
+    FaultKind::Reborn,
 ];
 
 impl Nemesis {
@@ -189,6 +192,9 @@ impl Simulation {
             }
             FaultKind::Script => return Ok(self.begin_script()),
             FaultKind::Deposed => return Ok(self.depose()),
+            FaultKind::Relapse if is_up => self.fail_in_batch(place),
+            FaultKind::Unanswered => return Ok(self.await_change_passed_on()),
+            FaultKind::Reborn => return Ok(self.begin_reborn()),
             FaultKind::Rot | FaultKind::Misdirect => return Ok(self.damage(kind, place)),
             FaultKind::Wipe => return Ok(self.wipe(place)),
             FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
@@ -210,6 +216,12 @@ impl Simulation {
         self.nemesis.lasting.insert(number, fault);
         let at_us = self.now_us + self.random.u64(1..lasts_us_max);
         self.schedule.at(at_us, Happening::Heal { number });
+    }
+
+    /// Cuts these directions for a while.
+    pub(crate) fn cut_for(&mut self, links: Vec<(usize, usize)>, lasts_us_max: u64) {
+        links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
+        self.last_for(Lasting::Cut(links), lasts_us_max);
     }
 
     /// Cuts a node off from all others, or lets it be heard again.
@@ -257,6 +269,7 @@ impl Simulation {
             self.heal(number);
         }
         self.end_script();
+        self.end_reborn();
         self.fabric.heal_all(&mut self.schedule, self.now_us);
         for place in 0..self.plan.nodes {
             let process = &mut self.processes[place];
@@ -379,7 +392,7 @@ impl Simulation {
     }
 
     /// Deletes a data directory.
-    fn wipe(&mut self, place: usize) -> bool {
+    pub(crate) fn wipe(&mut self, place: usize) -> bool {
         if !self.may_lose(place) {
             return false;
         }

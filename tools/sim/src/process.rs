@@ -130,6 +130,10 @@ pub(crate) struct Process {
     pub(crate) rotten: BTreeSet<String>,
     /// A call of its disk is to fail.
     pub(crate) fails: bool,
+    /// Power is to fail in the next turn that stores many entries at once.
+    pub(crate) fails_in_batch: bool,
+    /// So many turns that flush something may end in a power failure.
+    pub(crate) shaky_turns: u32,
     /// Its last turn was not finished.
     pub(crate) has_failed: bool,
     pub(crate) is_stopping: bool,
@@ -165,6 +169,8 @@ impl Process {
             proven: LogIndex(0),
             rotten: BTreeSet::new(),
             fails: false,
+            fails_in_batch: false,
+            shaky_turns: 0,
             has_failed: false,
             is_stopping: false,
             told: None,
@@ -200,6 +206,9 @@ impl Process {
             self.lost_log = held;
         }
         self.stored = stored;
+        // What was sent to the disk of before came on its connections: no connection brings it to this one.
+        self.heard.clear();
+        self.late_answers = LateAnswers::default();
         self.last_words = None;
         self.counts = false;
         self.rotten.clear();

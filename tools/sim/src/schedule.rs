@@ -24,6 +24,12 @@ pub(crate) enum Happening {
     Fault,
     /// The next act of a script is played, if this is still its number.
     Act { number: u64 },
+    /// The next act of a rebirth is played, if this is still its number.
+    Rebirth { number: u64 },
+    /// What the leader has for a node is lost on its way.
+    LoseAnswer { node: usize },
+    /// A node is told to stop, if this is still its life.
+    Stop { node: usize, life: u64 },
     /// A fault of this number ends.
     Heal { number: u64 },
 }

@@ -14,6 +14,7 @@ use crate::nemesis::Nemesis;
 use crate::occasions::Occasions;
 use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
+use crate::reborn::Reborn;
 use crate::record::Record;
 use crate::schedule::{Happening, Schedule};
 use crate::script::Script;
@@ -26,6 +27,10 @@ pub(crate) type Checked = Result<(), String>;
 
 /// The first moment of simulated time.
 const BEGIN_US: u64 = 1_000_000;
+/// So many events make a turn that may store many entries,
+const BATCH_EVENTS: usize = 4;
+/// and in the midst of so many operations of its disk.
+const BATCH_OPERATIONS: std::ops::RangeInclusive<u64> = 4..=24;
 /// Old messages that are kept for each node.
 const HEARD_MAX: usize = 32;
 
@@ -46,6 +51,11 @@ pub(crate) struct Simulation {
     pub(crate) script: Option<Script>,
     /// Scripts and their acts so far.
     pub(crate) scripts: u64,
+    pub(crate) reborn: Option<Reborn>,
+    /// The acts of all of these so far.
+    pub(crate) acts: u64,
+    /// The next answer to a change that is passed on is to be lost.
+    pub(crate) loses_next_answer: bool,
     /// Times that late answers came in this event.
     pub(crate) late_answers: u64,
     pub(crate) coverage: Coverage,
@@ -87,6 +97,9 @@ impl Simulation {
             occasions: Occasions::new(plan.seed),
             script: None,
             scripts: 0,
+            reborn: None,
+            acts: 0,
+            loses_next_answer: false,
             late_answers: 0,
             plan: plan.clone(),
             reading: Plan {
@@ -176,6 +189,18 @@ impl Simulation {
             Happening::Fault => self.make_fault(),
             Happening::Act { number } => {
                 self.play_act(number);
+                Ok(())
+            }
+            Happening::Rebirth { number } => {
+                self.play_rebirth(number);
+                Ok(())
+            }
+            Happening::LoseAnswer { node } => {
+                self.lose_answer(node);
+                Ok(())
+            }
+            Happening::Stop { node, life } => {
+                self.stop_in_life(node, life);
                 Ok(())
             }
             Happening::Heal { number } => {
@@ -283,7 +308,11 @@ impl Simulation {
             }
         }
         if self.plan.faults.contains(FaultKind::LateAnswer) {
-            process.late_answers.keep(&process.sockets.events, &mut self.random);
+            process.late_answers.keep(process.life, &process.sockets.events, &mut self.random);
+        }
+        if process.fails_in_batch && self.is_troubled && process.sockets.events.len() >= BATCH_EVENTS {
+            process.fails_in_batch = false;
+            process.disk.power_off_at(process.disk.operations() + self.random.u64(BATCH_OPERATIONS));
         }
         let flushes = process.disk.flushes();
         let mut wire = Wire {
@@ -329,7 +358,7 @@ impl Simulation {
             && let Some(asked) = asked
             && self.random.u32(..if matches!(asked, Asked::Round(..)) { 8 } else { 4 }) == 0
         {
-            process.sockets.events.extend(process.late_answers.like(asked));
+            process.sockets.events.extend(process.late_answers.like(process.life, asked));
             self.late_answers += 1;
         }
         let flushed = process.disk.flushes() - flushes;
@@ -343,9 +372,17 @@ impl Simulation {
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
+        self.follow_reborn(place);
+        if let Some(Asked::Change(_)) = asked {
+            self.follow_change(place);
+        }
         self.stop_before_expiry(place)?;
         match result {
             Err(fault) => self.end_of_process(place, &fault),
+            Ok(()) if flushed > 0 && self.relapses(place) => {
+                self.lose_power(place);
+                Ok(())
+            }
             Ok(()) => self.plan_next_turn(place),
         }
     }
