@@ -229,7 +229,7 @@ impl Raft {
                             meet.next()
                         }
                         None => {
-                            mark!("leader-passes-over-term", conflict_term != Term(0));
+                            mark!("leader-passes-over-term", conflict_term != fsd_wire::Term(0));
                             conflict_index
                         }
                     };
