@@ -103,7 +103,10 @@ impl Restoring {
         if head.revision.0 > head.last_applied.0 {
             return failed(format!("revision {} as of entry {}", head.revision, head.last_applied));
         }
-        let due = files.iter().filter_map(|(name, file)| Some((file.due?, name.clone()))).collect();
+        let with_due = files.iter().filter_map(|(name, file)| Some((file.due?, name.clone())));
+        let mut due: Vec<(ClusterTimeMs, FileName)> = with_due.collect();
+        // Names that are due at the same time stay in their order, and need not be compared.
+        due.sort_by_key(|(due, _)| *due);
         let sessions: Sessions = sessions.into_iter().collect();
         if sessions.replies_bytes > SESSION_REPLIES_BYTES_MAX {
             return failed(format!("replies that count {} bytes", sessions.replies_bytes));
@@ -111,7 +114,7 @@ impl Restoring {
         Ok(FileStore {
             files: files.into_iter().collect(),
             names_bytes,
-            due,
+            due: due.into_iter().collect(),
             live,
             sessions,
             revision: head.revision,
