@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod faults;
+mod forged;
 mod golden;
 
 use bytes::Bytes;
