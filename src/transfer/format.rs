@@ -439,7 +439,7 @@ impl StreamHead {
 pub(super) fn check_file(head: &StreamHead, item: &FileItem<'_>, entry: &Entry) -> Result<(), StreamProblem> {
     let other = |what| Err(StreamProblem::OtherEntry(what));
     if entry.index > head.entry.index || entry.term > head.entry.term || entry.stamp > head.stamp {
-        return other("the entry is behind the store");
+        return other("the entry is later than the store");
     }
     let Some(command) = entry.command()? else { return other("the entry changes no file") };
     let (Operation::Write { expiry_seconds } | Operation::Cas { expiry_seconds, .. }) = command.operation

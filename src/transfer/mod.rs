@@ -9,6 +9,9 @@ pub mod format;
 mod reader;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use crate::file_store::ImageError;
