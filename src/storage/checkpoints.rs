@@ -50,8 +50,8 @@ pub(super) struct FoundCheckpoints {
     pub(super) counting: Vec<CheckpointHead>,
     /// The names of the others.
     pub(super) others: Vec<String>,
-    /// What is wrong with those that are newer than the newest whole one.
-    pub(super) damaged: Vec<StorageError>,
+    /// Those that are newer than the newest whole one, by their entries, and what is wrong with them.
+    pub(super) damaged: Vec<(LogIndex, StorageError)>,
 }
 
 impl FoundCheckpoints {
@@ -62,7 +62,7 @@ impl FoundCheckpoints {
         sink: &mut dyn ImageSink,
     ) -> Result<Self, StorageError> {
         let mut found = Self::default();
-        for (_, name) in list_checkpoints(disk).doing(|| "read the data directory".to_owned())? {
+        for (index, name) in list_checkpoints(disk).doing(|| "read the data directory".to_owned())? {
             let read = match found.counting.len() {
                 0 => read_whole(disk, &name, identity, sink),
                 1 if !found.counting[0].begins_anew => {
@@ -77,7 +77,7 @@ impl FoundCheckpoints {
                 Ok(head) => found.counting.insert(0, head),
                 Err(error @ (StorageError::Damage { .. } | StorageError::UnknownFormat { .. })) => {
                     if found.counting.is_empty() {
-                        found.damaged.push(error);
+                        found.damaged.push((index, error));
                     }
                     found.others.push(name);
                 }

@@ -90,7 +90,7 @@ pub fn inspect_directory<D: Disk>(disk: &D) -> Result<Inspection<D::File>, Stora
     };
     let checkpoints = FoundCheckpoints::find(disk, None, &mut NoImage)?;
     let known = checkpoints.known(log_end);
-    problems.extend(checkpoints.damaged);
+    problems.extend(checkpoints.damaged.into_iter().map(|(_, damaged)| damaged));
     let mut collector = Collector { records: BTreeMap::new(), problems };
     let found = survey::survey(disk, None, &known, &mut collector)?;
     Ok(finish(found, collector, checkpoints.counting))

@@ -184,13 +184,13 @@ fn read_log<D: Disk>(
     let log_end = stored.map_or(Position::default(), |stored| stored.log_end);
     let mut summarizer = Summarizer { disk, summary: checkpoints.summary() };
     let known = checkpoints.known(log_end);
-    let found = match survey::survey(disk, Some(identity), &known, &mut summarizer) {
-        // Had the checkpoint been whole, the log would not have had to reach back so far.
-        Err(StorageError::MissingSegment { .. }) if !checkpoints.damaged.is_empty() => {
-            return Err(checkpoints.damaged.remove(0));
-        }
-        surveyed => surveyed?,
-    };
+    let surveyed = survey::survey(disk, Some(identity), &known, &mut summarizer);
+    // An older checkpoint, or none, is as good if the log behind it reaches as far as the damaged one did.
+    let reaches = |index: LogIndex| surveyed.as_ref().is_ok_and(|found| found.table.last.index >= index);
+    if let Some(n) = checkpoints.damaged.iter().position(|(index, _)| !reaches(*index)) {
+        return Err(checkpoints.damaged.swap_remove(n).1);
+    }
+    let found = surveyed?;
     Ok((found, summarizer.summary))
 }
 
@@ -253,7 +253,7 @@ fn report<D: Disk>(disk: &D, found: &Survey<D::File>, checkpoints: &FoundCheckpo
     let last = &found.table.last;
     let superseded = found.records - (last.index.0 - found.table.base().entry.index.0);
     let mut lines = Vec::new();
-    for damaged in &checkpoints.damaged {
+    for (_, damaged) in &checkpoints.damaged {
         lines.push(format!("a checkpoint does not count: {damaged}"));
     }
     if let Some(newest) = checkpoints.counting.last() {
