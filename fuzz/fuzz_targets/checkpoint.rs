@@ -115,6 +115,7 @@ fn run(data: &mut Unstructured) -> Result<()> {
         files: image.files,
         sessions: image.sessions,
         body_bytes: image.items_bytes,
+        begins_anew: false,
     };
     let disk = SimulatedDisk::new();
     let mut writer = CheckpointWriter::create(&disk, &head).unwrap();
