@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use fsd_wire::client::{Outcome, Refusal};
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::{EntryId, NodeId};
@@ -212,7 +213,7 @@ impl<D: Disk> Node<D> {
     ///
     /// # Errors
     /// If the disk fails.
-    pub(super) fn install_received(&mut self, now_ms: u64) -> Result<(), Fault> {
+    pub(super) fn install_received(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
         let Some(head) = self.housekeeping.ready_to_install() else { return Ok(()) };
         let (entry, base) = (head.entry, head.base());
         // Whoever leads meanwhile: the state as of a committed entry is the same.
@@ -233,6 +234,10 @@ impl<D: Disk> Node<D> {
         kept.into_iter().for_each(|kept| self.log.install_kept(kept));
         self.store = store;
         self.expiry_barrier = None;
+        // What was proposed here in an earlier term may be part of that store, or not: it does not say.
+        for (_, asker) in self.pending.take_changes_at(entry.index) {
+            self.settle(asker, Outcome::Refused(Refusal::Unknown), net);
+        }
         let summary = LogSummary {
             base: entry,
             committed: entry.index,

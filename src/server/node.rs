@@ -243,7 +243,7 @@ impl<D: Disk> Node<D> {
         self.set_alarms(now_ms, &actions);
         self.finish_reads(&actions, net);
         self.after_flush(now_ms, net)?;
-        self.install_received(now_ms)?;
+        self.install_received(now_ms, net)?;
         self.send_chunk_answers(net);
         self.advance_streams(now_ms, net);
         self.apply(net)?;
