@@ -187,7 +187,7 @@ impl Simulation {
         process.stored = Some(state.clone());
         // What recovery reads is whole; contents that only a checkpoint refers to are read when somebody asks for them.
         let read_from = file_name(storage.log.base().end.segment());
-        process.rotten.retain(|name| name.ends_with(".fsd") && *name < read_from);
+        process.rotten.retain(|name| name.ends_with(".fsd") && *name <= read_from);
         let mut node = Node::new(config, storage, store, now_ms);
         process.last_words = None;
         if node.make_first_spare(&process.disk).is_err() {

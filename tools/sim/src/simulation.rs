@@ -394,8 +394,12 @@ impl Simulation {
             self.end(place, false);
             return Ok(());
         }
-        while let Some(job) = node.next_job().map_err(|fault| fault.to_string())? {
-            process.jobs.push_back(job);
+        loop {
+            match node.next_job() {
+                Ok(None) => break,
+                Ok(Some(job)) => process.jobs.push_back(job),
+                Err(fault) => return self.end_of_process(place, &fault),
+            }
             let at_us = self.now_us + self.random.u64(..20_000);
             self.schedule.at(at_us, Happening::Job { node: place, life: process.life });
         }
