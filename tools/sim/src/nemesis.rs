@@ -524,7 +524,7 @@ impl Simulation {
             return Some((name.clone(), len));
         }
         let inside = node.log().first_index()..node.log().last_index();
-        if !inside.contains(&process.proven.next()) {
+        if !inside.contains(&process.proven) {
             return None;
         }
         let proven = node.log().position(process.proven.next());
