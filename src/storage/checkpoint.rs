@@ -72,7 +72,8 @@ use super::DirectoryIdentity;
 use super::entry_table::LogBase;
 use super::error::{Doing, StorageError};
 use super::segment::{
-    NameKind, Position, SegmentId, checkpoint_name, checkpoint_temporary_name, crc_without_field, parse_name,
+    NameKind, Position, SegmentId, anew_checkpoint_name, checkpoint_name, checkpoint_temporary_name,
+    crc_without_field, names_anew, parse_name,
 };
 use crate::mapping::{Disk, MappedFile};
 
@@ -148,6 +149,9 @@ impl CheckpointHead {
     /// The name of the checkpoint's file.
     #[must_use]
     pub fn name(&self) -> String {
+        if self.begins_anew {
+            return anew_checkpoint_name(self.entry.index);
+        }
         checkpoint_name(self.entry.index)
     }
 
@@ -354,6 +358,7 @@ pub struct CheckpointWriter<D: Disk> {
     disk: D,
     file: D::File,
     index: LogIndex,
+    name: String,
     blocks: Blocks,
     /// The beginning of the next block.
     pending: Vec<u8>,
@@ -382,6 +387,7 @@ impl<D: Disk> CheckpointWriter<D> {
             disk: disk.clone(),
             file,
             index: head.entry.index,
+            name: head.name(),
             blocks: Blocks::behind(&header, head.salt),
             pending: Vec::new(),
             body_bytes_left: head.body_bytes,
@@ -430,7 +436,7 @@ impl<D: Disk> CheckpointWriter<D> {
         assert!(self.body_bytes_left == 0, "{} bytes are missing", self.body_bytes_left);
         self.file.store(self.blocks.offset, &self.blocks.trailer());
         self.file.flush()?;
-        self.disk.rename(&checkpoint_temporary_name(self.index), &checkpoint_name(self.index))?;
+        self.disk.rename(&checkpoint_temporary_name(self.index), &self.name)?;
         self.disk.sync_directory()
     }
 
@@ -512,6 +518,9 @@ impl<F: MappedFile> CheckpointReader<F> {
         }
         if head.entry.index != index {
             return Err(damage(format!("entry {} by its header, {index} by its name", head.entry.index)));
+        }
+        if head.begins_anew != names_anew(name) {
+            return Err(damage("header and name differ in where the log begins".to_owned()));
         }
         let tables_bytes = tables_bytes(u64::from(registrations), u64::from(segments));
         let expected =

@@ -5,6 +5,7 @@ use fsd_wire::LogIndex;
 use super::checkpoint::{CheckpointHead, CheckpointReader, list_checkpoints};
 use super::entry_table::LogBase;
 use super::error::{Doing, StorageError};
+use super::segment::names_anew;
 use super::survey::Known;
 use super::{DirectoryIdentity, Position};
 use crate::mapping::Disk;
@@ -50,7 +51,7 @@ pub(super) struct FoundCheckpoints {
     pub(super) counting: Vec<CheckpointHead>,
     /// The names of the others.
     pub(super) others: Vec<String>,
-    /// Those that are newer than the newest whole one, by their entries, and what is wrong with them.
+    /// Those that are newer than the newest whole one: how far a log must reach that stands for it, and what is wrong.
     pub(super) damaged: Vec<(LogIndex, StorageError)>,
 }
 
@@ -77,7 +78,9 @@ impl FoundCheckpoints {
                 Ok(head) => found.counting.insert(0, head),
                 Err(error @ (StorageError::Damage { .. } | StorageError::UnknownFormat { .. })) => {
                     if found.counting.is_empty() {
-                        found.damaged.push((index, error));
+                        // What came from another node is in no log of this one.
+                        let reach = if names_anew(&name) { LogIndex(u64::MAX) } else { index };
+                        found.damaged.push((reach, error));
                     }
                     found.others.push(name);
                 }

@@ -141,6 +141,7 @@ pub(super) enum NameKind {
 const NAME_HEAD: &str = "segment-";
 const NAME_TAIL: &str = ".fsd";
 const CHECKPOINT_HEAD: &str = "checkpoint-";
+const ANEW_TAIL: &str = "-anew";
 const TEMPORARY_TAIL: &str = ".tmp";
 
 /// The name of a segment's file.
@@ -164,6 +165,18 @@ pub fn is_file_name(name: &str) -> bool {
 #[must_use]
 pub fn checkpoint_name(index: LogIndex) -> String {
     format!("{CHECKPOINT_HEAD}{:016x}", index.0)
+}
+
+/// The same for a checkpoint from which the log begins anew. That must be known even where the file is damaged: no older
+/// checkpoint can stand for it.
+#[must_use]
+pub fn anew_checkpoint_name(index: LogIndex) -> String {
+    checkpoint_name(index) + ANEW_TAIL
+}
+
+/// Whether a checkpoint of this name is one from which the log begins anew.
+pub(super) fn names_anew(name: &str) -> bool {
+    name.ends_with(ANEW_TAIL)
 }
 
 /// The name of a checkpoint's file while it is written.
@@ -192,8 +205,11 @@ fn parse_checkpoint_name(name: &str, digits: &str) -> NameKind {
     if digits.ends_with(TEMPORARY_TAIL) {
         return NameKind::Temporary;
     }
+    let digits = digits.strip_suffix(ANEW_TAIL).unwrap_or(digits);
     match u64::from_str_radix(digits, 16).map(LogIndex) {
-        Ok(index) if checkpoint_name(index) == name => NameKind::Checkpoint(index),
+        Ok(index) if checkpoint_name(index) == name || anew_checkpoint_name(index) == name => {
+            NameKind::Checkpoint(index)
+        }
         _ => NameKind::Other,
     }
 }

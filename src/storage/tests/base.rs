@@ -5,7 +5,7 @@ use fsd_wire::EntryId;
 use super::*;
 use crate::simulated_disk::SECTOR_BYTES;
 use crate::storage::kept::{KeptWriter, kept_bytes};
-use crate::storage::segment::{checkpoint_name, file_name};
+use crate::storage::segment::{anew_checkpoint_name, checkpoint_name, file_name};
 use crate::storage::{CheckpointHead, CheckpointWriter, LogBase, Position, SegmentId};
 
 const BODY: &[u8] = b"what a store is made of";
@@ -187,10 +187,23 @@ fn a_damaged_checkpoint_for_which_nothing_stands_stops_the_start() {
     write(&disk, &CheckpointHead { begins_anew: true, ..head_with(base, &[]) });
     drop(storage);
     assert_eq!(open_ok(&disk).recovered.log.last_index, LogIndex(15));
-    disk.rot(&checkpoint_name(LogIndex(15)), SECTOR_BYTES + 40, 1);
+    disk.rot(&anew_checkpoint_name(LogIndex(15)), SECTOR_BYTES + 40, 1);
     assert!(
         matches!(open_error(&disk), StorageError::Damage { file, .. } if file.starts_with("checkpoint-"))
     );
+}
+
+#[test]
+fn no_older_checkpoint_stands_for_one_from_which_the_log_begins_anew() {
+    let disk = SimulatedDisk::new();
+    let mut storage = log_of(&disk, 20);
+    write(&disk, &head_behind(&storage, 5, &[]));
+    // The log of before reaches further, but is not that of the others.
+    let base = storage.log.base_for(id(15), ClusterTimeMs(1000));
+    write(&disk, &CheckpointHead { begins_anew: true, ..head_with(base, &[]) });
+    drop(storage);
+    disk.rot(&anew_checkpoint_name(LogIndex(15)), 3, 1);
+    assert!(matches!(open_error(&disk), StorageError::Damage { file, .. } if file.ends_with("-anew")));
 }
 
 #[test]
