@@ -6,6 +6,7 @@ pub mod demo;
 pub mod file_store;
 pub mod limits;
 pub mod mapping;
+pub mod marks;
 pub mod metrics;
 pub mod mutants;
 pub mod net;

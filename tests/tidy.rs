@@ -27,14 +27,16 @@ const ROOMS: &[Room] = &[
     Room { path: "src/limits.rs", ours: Ours::Only(&[]), crates: Some(&["fsd_wire"]) },
     Room {
         path: "src/raft",
-        ours: Ours::Only(&["raft", "limits", "mutants"]),
+        ours: Ours::Only(&["raft", "limits", "marks", "mutants"]),
         crates: Some(&["fsd_wire", "bytes", "fastrand"]),
     },
     Room {
         path: "src/file_store",
-        ours: Ours::Only(&["file_store", "limits", "mutants"]),
+        ours: Ours::Only(&["file_store", "limits", "marks", "mutants"]),
         crates: Some(&["fsd_wire", "bytes", "byteorder", "crc32fast"]),
     },
+    // Names of branches, of which nothing is left without their feature.
+    Room { path: "src/marks.rs", ours: Ours::Only(&["marks"]), crates: Some(&[]) },
     // Planted bugs, of which nothing is left without their feature.
     Room { path: "src/mutants.rs", ours: Ours::Only(&["mutants"]), crates: Some(&[]) },
     Room { path: "src/metrics", ours: Ours::Only(&["metrics"]), crates: Some(&[]) },
@@ -51,7 +53,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         path: "src/storage",
-        ours: Ours::Only(&["storage", "limits", "mapping", "raft", "mutants"]),
+        ours: Ours::Only(&["storage", "limits", "mapping", "raft", "marks", "mutants"]),
         crates: Some(&["fsd_wire", "bytes", "byteorder", "crc32fast", "fastrand", "log"]),
     },
     Room {
@@ -550,6 +552,49 @@ fn the_wire_format_names_the_bounds_of_sessions() {
 }
 
 #[test]
+fn each_mark_is_listed_and_stands_at_one_place() {
+    const LIST: &str = "src/marks.rs";
+    let list = fs::read_to_string(root().join(LIST)).expect("the list is there");
+    let mut listed: Vec<String> = marks_listed(&list);
+    let mut paths = Vec::new();
+    files_below(&root().join("src"), "rs", &mut paths);
+    let text_of = |path: &PathBuf| fs::read_to_string(path).expect("a readable file");
+    let mut standing: Vec<String> =
+        paths.iter().filter(|path| !path.ends_with(LIST)).flat_map(|path| marks_in(&text_of(path))).collect();
+    listed.sort();
+    standing.sort();
+    assert!(listed.len() > 100, "only {} marks are listed", listed.len());
+    let mut faults = Vec::new();
+    for (names, others, what) in
+        [(&listed, &standing, "is listed and stands nowhere"), (&standing, &listed, "is not listed")]
+    {
+        faults
+            .extend(names.iter().filter(|name| !others.contains(name)).map(|name| format!("{name} {what}")));
+        let twice = names.windows(2).filter(|pair| pair[0] == pair[1]);
+        faults.extend(twice.map(|pair| format!("{} is there twice", pair[0])));
+    }
+    fail_if_any("the list of marks and the marks differ", &faults);
+}
+
+/// The names of the marks that a file sets.
+fn marks_in(text: &str) -> Vec<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.map(|line| format!("{}\n", line.trim())).collect();
+    code.split("mark!(").skip(1).filter_map(|rest| quoted(rest.trim_start())).collect()
+}
+
+/// The names in the list, each before what it means.
+fn marks_listed(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| line.starts_with('"') && line.ends_with("\";")).filter_map(quoted).collect()
+}
+
+/// What stands in the quotation marks with which a text begins.
+fn quoted(text: &str) -> Option<String> {
+    text.strip_prefix('"')?.split_once('"').map(|(quoted, _)| quoted.to_owned())
+}
+
+#[test]
 fn the_rooms_of_these_rules_exist() {
     let rooms = ROOMS.iter().map(|room| room.path);
     let all = rooms.chain(ABOVE_THE_SERVER.iter().copied()).chain([UNSAFE_ROOM]);
@@ -574,5 +619,8 @@ fn these_checks_see_what_they_look_for() {
     assert!(names("let x = unsafe { 1 };", "unsafe") && !names("unsafe_code", "unsafe"));
     assert!(is_in("src/raft/log.rs", "src/raft") && !is_in("src/raft_log.rs", "src/raft"));
     assert!(is_in("src/timer_wheel/tests.rs", "src/timer_wheel.rs"));
+    let text = "// mark!(\"no\");\nmark!(\"a\");\n    mark!(\n        \"b\", x);\nmark!($name)\n";
+    assert_eq!(marks_in(text), ["a", "b"]);
+    assert_eq!(marks_listed("    \"a\" \"what it is\";\n    let x = \"b\";\n"), ["a"]);
     assert!(parse("src/raft/tests.rs", "use crate::net;").without_tests.is_empty());
 }

@@ -79,6 +79,7 @@ fn sent(
         entry,
         stamp: image.cluster_time,
         log_end: Position::default(),
+        begins_anew: false,
         genesis: None,
         registrations,
         segments,

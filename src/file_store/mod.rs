@@ -34,6 +34,7 @@ pub use names::{FileName, NameError};
 pub use restoring::{ImageError, Restoring};
 use sessions::{Admission, Sessions};
 
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// Where the contents of a file lie: a position in the log of this node, which the store only keeps.
@@ -293,6 +294,8 @@ impl FileStore {
         while let Some((due, _)) = self.due.first()
             && (*due < self.cluster_time || *due == self.cluster_time && !mutant!("due-stays-at-its-moment"))
         {
+            mark!("store-file-expires");
+            mark!("store-file-expires-at-its-moment", *due == self.cluster_time);
             let (due, name) = self.due.pop_first().expect("one was there");
             let (_, file) = self.take(&name).expect("what is due exists");
             assert!(file.due == Some(due), "{name} is due at {due} and at {:?}", file.due);
@@ -403,12 +406,14 @@ impl FileStore {
             return None;
         }
         if let Some(above) = name.directories().find_map(|directory| self.files.get_key_value(directory)) {
+            mark!("store-file-is-in-the-way-above");
             return Some(above.0);
         }
         // `a-b` sorts between `a` and `a/b`: the search begins behind the slash.
         let directory = format!("{name}/");
         let (below, _) =
             self.files.range::<str, _>((Bound::Included(&*directory), Bound::Unbounded)).next()?;
+        mark!("store-file-is-in-the-way-below", below.as_str().starts_with(&directory));
         below.as_str().starts_with(&directory).then_some(below)
     }
 
@@ -416,6 +421,7 @@ impl FileStore {
         if let Some((name, file)) = self.take(name)
             && let Some(due) = file.due
         {
+            mark!("store-file-goes-before-it-is-due");
             let was_there = self.due.remove(&(due, name));
             assert!(was_there, "a file with an expiry is among those that are due");
         }

@@ -17,6 +17,7 @@ use fsd_wire::{ClusterTimeMs, LogIndex, Sequence, SessionId, Version};
 use super::Applied;
 use super::imaged_map::ImagedMap;
 use crate::limits::{SESSION_REPLIES_BYTES_MAX, SESSION_REPLY_BYTES, SESSION_WINDOW};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// The first reply to a change, as small as it can be kept.
@@ -149,6 +150,7 @@ impl Sessions {
         while let Some((due, session)) = self.due.first().copied()
             && (due < now || due == now && !mutant!("session-stays-at-its-moment"))
         {
+            mark!("session-lies-idle-for-too-long");
             self.end(session);
         }
     }
@@ -156,7 +158,9 @@ impl Sessions {
     /// Begins the session of the entry at `index`; others end until there are no more than `sessions_max`.
     pub(super) fn open(&mut self, now: ClusterTimeMs, index: LogIndex, idle_ms: u64, sessions_max: u32) {
         let sessions_max = sessions_max as usize + usize::from(mutant!("one-session-more"));
-        while self.sessions.len() >= sessions_max && self.evict() {}
+        while self.sessions.len() >= sessions_max && self.evict() {
+            mark!("session-makes-room");
+        }
         let id = SessionId(index.0);
         let due = ClusterTimeMs(now.0.saturating_add(idle_ms));
         let acknowledged = Sequence(0);
@@ -187,6 +191,7 @@ impl Sessions {
             self.replies_bytes -= reply.remove().bytes();
             self.replies -= 1;
         }
+        mark!("session-acknowledges-less-than-before", acknowledged < session.acknowledged);
         session.acknowledged = session.acknowledged.max(acknowledged);
         true
     }
@@ -194,6 +199,7 @@ impl Sessions {
     /// Ends a session. Whether it existed.
     pub(super) fn close(&mut self, id: SessionId) -> bool {
         let existed = self.sessions.contains_key(&id);
+        mark!("session-is-closed-twice", !existed);
         if existed {
             self.end(id);
         }
@@ -211,6 +217,7 @@ impl Sessions {
     ) -> Admission {
         let refused = |refusal| Admission::Answered(Applied::Refused(refusal));
         if !self.keep_alive(now, index, id, acknowledged) {
+            mark!("session-is-gone-when-its-change-comes");
             return refused(Refusal::SessionGone);
         }
         let session = &self.sessions[&id];
@@ -218,11 +225,14 @@ impl Sessions {
             return Admission::New;
         }
         if sequence <= session.acknowledged {
+            mark!("session-change-is-acknowledged-already");
             let reason = format!("change {sequence} of session {id} is already acknowledged");
             return refused(Refusal::BadRequest { reason });
         }
         if let Some(first) = session.replies.get(&sequence).filter(|_| !mutant!("repeated-change-made-again"))
         {
+            mark!("session-change-comes-again");
+            mark!("session-refused-change-comes-again", !matches!(first, Reply::Changed(_)));
             return Admission::Answered(first.to_applied());
         }
         if sequence.0 - session.acknowledged.0 > SESSION_WINDOW {

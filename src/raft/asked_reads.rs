@@ -18,6 +18,7 @@ use fsd_wire::{NodeId, Term};
 
 use super::{Raft, ReadReady};
 use crate::limits::{READS_WAITING_MAX, REQUEST_TIMEOUT_MS_MAX};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Raft {
     pub(super) fn ask_for_read(&mut self, now_ms: u64, id: u64) {
         let room = self.asked_reads.len() < READS_WAITING_MAX;
         let Some(leader) = self.leader_id().filter(|_| room) else {
+            mark!("asked-read-finds-no-leader");
             self.actions.reads_lost.push(id);
             return;
         };
@@ -67,6 +69,7 @@ impl Raft {
         let unsent = self.actions.send.iter().any(|(to, message)| {
             *to == leader && matches!(message, PeerMessage::ReadIndex(asked) if asked.id.number == number)
         });
+        mark!("asked-read-joins-question", unsent);
         if !unsent {
             self.send_read_index(now_ms, leader);
         }
@@ -79,6 +82,7 @@ impl Raft {
         // No request waits longer than this, so nobody is left who would want to know.
         let too_old = |read: &AskedRead| now_ms.saturating_sub(read.since_ms) >= REQUEST_TIMEOUT_MS_MAX;
         while self.asked_reads.waiting.front().is_some_and(too_old) {
+            mark!("asked-read-is-too-old");
             let read = self.asked_reads.waiting.pop_front();
             self.actions.reads_lost.extend(read.map(|read| read.id));
         }
@@ -86,6 +90,7 @@ impl Raft {
             (of, term) == (leader, self.state.term) && now_ms.saturating_sub(at_ms) < self.config.heartbeat_ms
         });
         if self.asked_reads.len() > 0 && !asked_just_now {
+            mark!("asked-read-is-asked-again");
             self.send_read_index(now_ms, leader);
         }
     }
@@ -103,6 +108,8 @@ impl Raft {
     pub(super) fn handle_read_index_reply(&mut self, from: NodeId, reply: &ReadIndexReply) {
         let of_this_run = (reply.id.incarnation, reply.id.life) == (self.state.incarnation, self.state.life)
             || mutant!("answer-to-earlier-life");
+        mark!("asked-read-answered-to-earlier-life", !of_this_run);
+        mark!("asked-read-answered-in-other-term", of_this_run && reply.term != self.state.term);
         let asked = of_this_run && reply.id.number <= self.asked_reads.number;
         // Another leader's answer would do as well, but is not needed: the present one is asked again.
         if !asked || self.is_leader() || self.leader_id() != Some(from) || reply.term != self.state.term {
@@ -120,12 +127,14 @@ impl Raft {
 
     /// No leader was found in time: the reads that wait for one are told so.
     pub(super) fn lose_asked_reads(&mut self) {
+        mark!("asked-reads-are-lost", self.asked_reads.len() > 0);
         self.actions.reads_lost.extend(self.asked_reads.take_ids());
     }
 
     /// This node leads now: it answers for itself.
     pub(super) fn adopt_asked_reads(&mut self, now_ms: u64) {
         for id in self.asked_reads.take_ids() {
+            mark!("asked-reads-are-adopted");
             self.handle_read(now_ms, id);
         }
     }

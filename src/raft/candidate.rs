@@ -7,6 +7,7 @@ use fsd_wire::NodeId;
 use fsd_wire::peer::{PeerMessage, RequestVote, RequestVoteReply};
 
 use super::{Raft, Role};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,11 +23,13 @@ impl Raft {
         }
         // For the second time in a row: this node is cut off, or there is no majority.
         if self.leader_id().is_none() {
+            mark!("candidate-elects-nobody", matches!(self.role, Role::Candidate(_)));
             self.lose_asked_reads();
         }
         if self.may_stand() {
             self.start_pre_vote(now_ms);
         } else {
+            mark!("candidate-may-not-stand");
             // Whom it followed is silent; it waits for the next one to be heard.
             self.become_follower(self.state.term, None);
             self.set_election_alarm();
@@ -83,6 +86,7 @@ impl Raft {
     pub(super) fn handle_request_vote_reply(&mut self, now_ms: u64, from: NodeId, reply: &RequestVoteReply) {
         let is_ignored = reply.pre_vote && (reply.vote_granted || mutant!("prevote-term-ignored"));
         if reply.term > self.state.term && !is_ignored {
+            mark!("candidate-learns-term", matches!(self.role, Role::PreCandidate(_)));
             self.become_follower(reply.term, None);
             return;
         }
@@ -94,10 +98,10 @@ impl Raft {
             }
             Role::Follower(_) | Role::Leader(_) => false,
         };
-        if asked
-            && reply.vote_granted
-            && self.electorate.vote_counts(from, reply.incarnation, &self.state.met)
-        {
+        let vote_counts = self.electorate.vote_counts(from, reply.incarnation, &self.state.met);
+        mark!("candidate-gets-late-vote", reply.vote_granted && !asked);
+        mark!("candidate-gets-vote-that-does-not-count", reply.vote_granted && asked && !vote_counts);
+        if asked && reply.vote_granted && vote_counts {
             self.present.insert(from, reply.incarnation);
             self.count_vote(now_ms, from);
         }

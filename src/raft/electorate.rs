@@ -15,6 +15,9 @@
 //!   * `Proposed`: registered once since its incarnation changed;
 //!   * `Confirmed`: in the genesis, or registered a second time under the same incarnation.
 //!
+//!   A log that was compacted keeps the last two registrations of each member: its standing follows from them, and
+//!   not from the last alone.
+//!
 //! # The rules
 //! 1. *Commits and reads.* A leader counts a member (itself too) only under its confirmed incarnation.
 //! 2. *Votes.* A candidate counts a vote (its own too) only from the confirmed incarnation; from an unknown
@@ -83,6 +86,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fsd_wire::{Incarnation, Life, LogIndex, NodeId};
 
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// Incarnations that a node has met, with the highest life of each.
@@ -112,12 +116,20 @@ impl Standing {
         match self {
             // The genesis entry is the beginning: nobody else is there who could vouch for anybody.
             Self::Unknown if index == LogIndex(1) => Self::Confirmed { incarnation },
-            Self::Unknown => anew(true),
+            Self::Unknown => {
+                mark!("electorate-registers-late-member");
+                anew(true)
+            }
             Self::Proposed { incarnation: before, .. } if before == incarnation => {
+                mark!("electorate-confirms");
                 Self::Confirmed { incarnation }
             }
             Self::Confirmed { incarnation: before } if before == incarnation => self,
-            Self::Proposed { .. } | Self::Confirmed { .. } => anew(false),
+            Self::Proposed { .. } | Self::Confirmed { .. } => {
+                mark!("electorate-replaces-proposed", matches!(self, Self::Proposed { .. }));
+                mark!("electorate-replaces-confirmed", matches!(self, Self::Confirmed { .. }));
+                anew(false)
+            }
         }
     }
 
@@ -205,6 +217,7 @@ impl Electorate {
         let confirmed = |node: &&NodeId| matches!(self.standing(**node), Standing::Confirmed { .. });
         let known = granted.iter().filter(confirmed).count();
         let enough = if beginning { granted.len() } else { known };
+        mark!("electorate-elects-by-one-more", enough < self.quorum() && granted.len() > self.quorum());
         enough >= self.quorum() || granted.len() > self.quorum()
     }
 

@@ -4,10 +4,11 @@
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, RequestVote, RequestVoteReply, TimeoutNow,
 };
-use fsd_wire::{Entry, EntryKind, Genesis, LogIndex, NodeId};
+use fsd_wire::{Entry, EntryKind, Genesis, LogIndex, NodeId, Term};
 
 use super::raft_log::entry_is_sound;
 use super::{Actions, Raft, Role};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,10 +25,11 @@ impl Raft {
             return;
         }
         if request.term < self.state.term {
+            mark!("follower-refuses-leader-of-earlier-term");
             self.reply_to_append(from, &request, AppendResult::StaleTerm);
             return;
         }
-        if !self.can_come_from_a_leader(&request) || !self.follow(now_ms, &request) {
+        if !self.can_come_from_a_leader(&request) || !self.follow(now_ms, request.term, from) {
             return;
         }
         // Should this node lead next, time goes on from here, though nothing was written meanwhile.
@@ -58,14 +60,17 @@ impl Raft {
 
     /// Follows the sender for its term. There is one leader in a term; should a second one appear, which
     /// takes a voter that lost its disk in the cluster's first election, the first one is kept to.
-    fn follow(&mut self, now_ms: u64, request: &AppendEntries) -> bool {
-        let leader_id = Some(request.leader_id);
-        if request.term > self.state.term {
-            self.become_follower(request.term, leader_id);
+    pub(super) fn follow(&mut self, now_ms: u64, term: Term, leader: NodeId) -> bool {
+        let leader_id = Some(leader);
+        if term > self.state.term {
+            self.become_follower(term, leader_id);
         }
         match &self.role {
             Role::Leader(_) => return false,
-            Role::PreCandidate(_) | Role::Candidate(_) => self.become_follower(request.term, leader_id),
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                mark!("follower-gives-candidacy-up");
+                self.become_follower(term, leader_id);
+            }
             Role::Follower(follower) => {
                 if follower.leader_id.is_some() && follower.leader_id != leader_id {
                     return false;
@@ -81,32 +86,39 @@ impl Raft {
 
     /// Section 5.3, the receiver's steps 2 to 5.
     fn append_entries(&mut self, request: &AppendEntries) -> AppendResult {
-        let prev = request.prev_log;
-        // What lies before the beginning of this log was committed, so it equals the leader's.
-        if prev.index >= self.log.first_index() || prev.index == LogIndex(0) {
+        let (prev, base) = (request.prev_log, self.log.base());
+        // What this log no longer has was committed, so it equals what the leader has there.
+        if prev.index >= base.index || mutant!("base-is-a-conflict") {
             match self.log.term_at(prev.index) {
                 Some(term) if term == prev.term || mutant!("prev-not-checked") => {}
                 Some(term) => {
+                    assert!(prev.index > self.commit_index, "{prev:?} is committed as one of term {term}");
                     let first = self.log.first_index_of_term_at(prev.index);
                     let conflict_index = first.expect("an entry of that term is there");
+                    mark!("follower-has-other-term");
+                    mark!("follower-has-other-term-at-its-beginning", conflict_index == prev.index);
                     return AppendResult::Conflict { conflict_term: term, conflict_index };
                 }
                 None => {
-                    let (conflict_term, conflict_index) = (fsd_wire::Term(0), self.log.last_index().next());
+                    mark!("follower-log-ends-before");
+                    let (conflict_term, conflict_index) = (Term(0), self.log.last_index().next());
                     return AppendResult::Conflict { conflict_term, conflict_index };
                 }
             }
         }
         for entry in &request.entries {
-            if entry.index < self.log.first_index() && !self.log.is_empty() {
+            if entry.index < base.index {
                 continue;
             }
             match self.log.term_at(entry.index) {
                 // Only a real conflict removes anything: a short message that comes after a long one must
                 // not take back what was acknowledged.
-                Some(term) if term == entry.term && !mutant!("truncate-always") => {}
+                Some(term) if term == entry.term && !mutant!("truncate-always") => {
+                    mark!("follower-has-entry-already");
+                }
                 Some(_) if mutant!("truncate-never") => {}
                 Some(_) => {
+                    mark!("follower-truncates");
                     self.truncate_from(entry.index);
                     self.append(entry.clone());
                 }
@@ -114,8 +126,10 @@ impl Raft {
             }
         }
         // What lies behind the last entry of this message may still be another leader's.
-        let match_index = request.entries.last().map_or(prev.index, |entry| entry.index);
+        let match_index = request.entries.last().map_or(prev.index, |entry| entry.index).max(base.index);
         let verified = if mutant!("commit-beyond-match") { self.log.last_index() } else { match_index };
+        mark!("follower-has-more-than-message", match_index < self.log.last_index());
+        mark!("follower-commits-less-than-leader", verified < request.leader_commit);
         let commit_index = request.leader_commit.min(verified);
         if commit_index > self.commit_index && commit_index <= self.log.last_index() {
             self.set_commit_index(commit_index);
@@ -143,11 +157,15 @@ impl Raft {
         // Who hears from a leader neither votes nor takes up the candidate's term (thesis section 4.2.3): a
         // node that cannot hear the leader must not depose it.
         let leader_lives = !request.leadership_transfer && self.leader_is_alive(now_ms);
+        mark!("voter-hears-leader", leader_lives && !request.pre_vote);
+        mark!("voter-hears-leader-at-prevote", leader_lives && request.pre_vote);
+        mark!("voter-helps-successor", request.leadership_transfer && self.leader_is_alive(now_ms));
         if !request.pre_vote && !leader_lives && request.term > self.state.term {
             self.become_follower(request.term, None);
         }
         let vote_granted = !leader_lives && self.may_vote_for(request);
         if vote_granted && !request.pre_vote {
+            mark!("voter-votes-again", self.state.voted_for == Some(from));
             if self.state.voted_for.is_none() {
                 self.state.voted_for = Some(from);
                 self.state_changed |= !mutant!("granted-vote-not-stored");
@@ -183,6 +201,12 @@ impl Raft {
             || self.electorate.may_grant(request.candidate_id, request.incarnation, &self.state.met);
         let waits_for_its_cluster =
             self.log.is_empty() && self.state.cluster_id.is_some() && request.last_log.index == LogIndex(0);
+        mark!("voter-is-in-later-term", request.term < self.state.term);
+        mark!("voter-has-voted-otherwise", !free && request.term == self.state.term);
+        mark!("voter-has-later-term-in-log", in_time && theirs.term < ours.term);
+        mark!("voter-has-longer-log", in_time && theirs.term == ours.term && theirs.index < ours.index);
+        mark!("voter-expects-other-incarnation", in_time && up_to_date && !as_expected);
+        mark!("voter-waits-for-its-cluster", in_time && as_expected && waits_for_its_cluster);
         in_time && up_to_date && as_expected && !waits_for_its_cluster
     }
 
@@ -198,12 +222,14 @@ impl Raft {
 
     /// The leader wants this node to take over (thesis section 3.10).
     pub(super) fn handle_timeout_now(&mut self, from: NodeId, request: &TimeoutNow, now_ms: u64) {
+        mark!("successor-is-told-late", request.term < self.state.term);
         let Role::Follower(follower) = &self.role else { return };
         if request.term == self.state.term
             && request.leader_id == from
             && follower.leader_id == Some(from)
             && self.may_stand()
         {
+            mark!("successor-stands");
             self.start_election(now_ms, true);
         }
     }

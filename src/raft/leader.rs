@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fsd_wire::peer::{AppendEntries, AppendEntriesReply, AppendResult, PeerMessage};
-use fsd_wire::{Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Payload, Term};
+use fsd_wire::{Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Payload};
 
 use super::progress::{Mode, Progress};
+use super::raft_log::RaftLog;
 use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Alarm, LogView, ProposeError, Raft, Role, Timer};
 use crate::limits::{APPEND_ENTRIES_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Debug)]
@@ -32,27 +34,32 @@ pub(super) struct LeaderState {
 
 impl LeaderState {
     /// The peer has a connection anew, perhaps with another disk behind it.
-    pub(super) fn meet(&mut self, node: NodeId, incarnation: Incarnation, last_index: LogIndex) {
-        self.restart_pipeline(node);
+    pub(super) fn meet(&mut self, node: NodeId, incarnation: Incarnation, log: &RaftLog) {
+        self.restart_pipeline(node, log);
         if let Some(progress) = self.progress.get_mut(&node)
             && progress.incarnation != Some(incarnation)
         {
-            *progress = Progress::new(Some(incarnation), last_index.next());
+            mark!("leader-meets-other-disk", progress.incarnation.is_some());
+            *progress = Progress::new(Some(incarnation), log.last_index().next());
             self.round += 1;
             progress.round_valid_from = self.round;
         }
     }
 
-    /// What was on its way to the peer may be lost.
-    pub(super) fn restart_pipeline(&mut self, node: NodeId) {
+    /// What was on its way to the peer may be lost, or have come after all.
+    pub(super) fn restart_pipeline(&mut self, node: NodeId, log: &RaftLog) {
         if let Some(progress) = self.progress.get_mut(&node) {
             self.round += 1;
             let next_index = match progress.mode {
                 // Everything up to the match is certain.
-                Mode::Replicate { .. } => progress.match_index.next(),
-                Mode::Probe { .. } => progress.next_index,
+                Mode::Replicate { .. } => {
+                    mark!("leader-restarts-pipeline", !progress.is_idle());
+                    progress.match_index.next()
+                }
+                Mode::Probe { .. } | Mode::Snapshot => progress.next_index,
             };
-            progress.probe(next_index, self.round);
+            // Where its next entry is gone, it is asked for the entry before those that are there.
+            progress.probe(next_index.max(log.first_index()), self.round);
             progress.heartbeat_due = true;
         }
     }
@@ -126,6 +133,7 @@ impl Raft {
             return Err(ProposeError::NotLeader { leader: self.leader_id() });
         };
         if leader.transfer.is_some() {
+            mark!("leader-hands-over-and-takes-nothing");
             return Err(ProposeError::Transferring);
         }
         let full = leader.uncommitted_bytes.saturating_add(payload.len()) > UNCOMMITTED_BYTES_MAX;
@@ -163,23 +171,26 @@ impl Raft {
         reply: &AppendEntriesReply,
     ) {
         if reply.term > self.state.term {
+            mark!("leader-deposed-by-reply", self.is_leader());
             self.become_follower(reply.term, None);
             return;
         }
         // An answer to an earlier term of this same node tells nothing about this one.
         let is_stale = reply.term < self.state.term && !mutant!("stale-reply-counts");
         if is_stale || reply.result == AppendResult::StaleTerm {
+            mark!("leader-gets-reply-of-earlier-term", self.is_leader());
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
-        let last_index = self.log.last_index();
+        let (base_index, last_index) = (self.log.base().index, self.log.last_index());
         let is_same = |progress: &Progress| {
             progress.incarnation == Some(reply.incarnation) || mutant!("reply-of-other-disk-counts")
         };
         if !leader.progress.get(&from).is_some_and(is_same) {
             // Another disk than the one all this was about: what it holds is asked anew, and what this one
             // reply claims is not believed, as it may be a late one from the disk of before.
-            leader.meet(from, reply.incarnation, last_index);
+            mark!("leader-gets-reply-of-other-disk");
+            leader.meet(from, reply.incarnation, &self.log);
             return;
         }
         let round = leader.round;
@@ -198,7 +209,7 @@ impl Raft {
                     _ if mutant!("match-is-own-last") => last_index,
                     _ => match_index,
                 };
-                handle_match(progress, match_index, last_index, round)
+                handle_match(progress, match_index, &self.log, round)
             }
             AppendResult::Conflict { conflict_term, conflict_index } => {
                 let prev_log_index = reply.prev_log_index;
@@ -206,21 +217,34 @@ impl Raft {
                     && prev_log_index > progress.match_index
                     && prev_log_index < progress.next_index
                     && conflict_index <= prev_log_index;
+                mark!("leader-gets-late-conflict", !current);
                 if current {
                     let theirs = self.log.last_index_of_term(conflict_term);
                     // The terms of equal entries are equal, so if this log has an entry of that term where
                     // the follower has some, the logs meet there; else none of the follower's can be right.
                     let meet = theirs.map(|last| last.min(prev_log_index.previous()));
                     let next = match meet.filter(|meet| *meet >= conflict_index) {
-                        Some(meet) => meet.next(),
-                        None => conflict_index,
+                        Some(meet) => {
+                            mark!("leader-finds-term-of-conflict");
+                            meet.next()
+                        }
+                        None => {
+                            mark!("leader-passes-over-term", conflict_term != fsd_wire::Term(0));
+                            conflict_index
+                        }
                     };
                     let next = match next {
                         _ if mutant!("conflict-hint-off-by-one") => next.next(),
                         _ if mutant!("conflict-hint-is-last") => prev_log_index.next(),
                         _ => next,
                     };
-                    progress.probe(next.max(self.log.first_index()), round + 1);
+                    // What is held is not looked for again, and what is gone is not looked for in vain.
+                    let next = next.max(progress.match_index.next());
+                    if next > base_index || mutant!("hint-clamped-to-base") {
+                        progress.probe(next.max(base_index.next()), round + 1);
+                    } else {
+                        progress.snapshot(round + 1);
+                    }
                 }
                 current
             }
@@ -255,6 +279,7 @@ impl Raft {
         let Some(index) = self.electorate.held_by_quorum(followers.chain([own])) else { return };
         let is_of_this_term =
             self.log.term_at(index) == Some(self.state.term) || mutant!("commit-of-old-term");
+        mark!("leader-counts-entry-of-earlier-term", index > self.commit_index && !is_of_this_term);
         if index > self.commit_index && is_of_this_term {
             self.set_commit_index(index);
             if let Role::Leader(leader) = &mut self.role {
@@ -272,6 +297,7 @@ impl Raft {
             progress.heartbeat_due = true;
         }
         if !self.is_followed(now_ms) && !mutant!("no-check-quorum") {
+            mark!("leader-is-followed-by-nobody");
             // CheckQuorum: clients had better look for a leader that can commit.
             self.become_follower(self.state.term, None);
             return;
@@ -313,6 +339,7 @@ impl Raft {
         progress.heartbeat_due
             || match progress.mode {
                 Mode::Probe { sent } => !sent,
+                Mode::Snapshot => false,
                 Mode::Replicate { .. } => {
                     (entries_wait && self.window_bytes(progress).is_some())
                         || (progress.commit_sent < self.commit_index && progress.is_idle())
@@ -356,7 +383,8 @@ impl Raft {
         if !self.is_due(progress) {
             return Ok(None);
         }
-        let next_index = progress.next_index;
+        // Who needs a snapshot is asked for the base: it may have got there by other means.
+        let next_index = progress.next_index.max(self.log.first_index());
         // A probe is empty, but for the first one of a term: that this term's first entries fit is likely,
         // and they are small.
         let probing = matches!(progress.mode, Mode::Probe { .. });
@@ -392,20 +420,28 @@ impl Raft {
 
     fn id_before(&self, index: LogIndex) -> EntryId {
         let index = index.previous();
-        EntryId { term: self.log.term_at(index).unwrap_or(Term(0)), index }
+        EntryId { term: self.log.term_at(index).expect("it is the base or behind it"), index }
     }
 }
 
-/// Returns whether the follower changed over from probing.
-fn handle_match(progress: &mut Progress, match_index: LogIndex, last_index: LogIndex, round: u64) -> bool {
-    if match_index > last_index {
+/// Returns whether the follower is replicated to from now on.
+pub(super) fn handle_match(
+    progress: &mut Progress,
+    match_index: LogIndex,
+    log: &RaftLog,
+    round: u64,
+) -> bool {
+    if match_index > log.last_index() {
         return false;
     }
-    let probing = matches!(progress.mode, Mode::Probe { .. });
+    mark!("leader-gets-late-match", match_index < progress.match_index);
+    let replicating = matches!(progress.mode, Mode::Replicate { .. });
     let news = match_index > progress.match_index || match_index.next() == progress.next_index;
     progress.acknowledge(match_index);
-    if probing && news {
+    // A late answer may tell of a match from where it can no longer be replicated to.
+    let starts = !replicating && news && progress.match_index >= log.base().index;
+    if starts {
         progress.replicate(round + 1);
     }
-    probing && news
+    starts
 }

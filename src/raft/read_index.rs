@@ -12,6 +12,7 @@ use fsd_wire::{LogIndex, NodeId};
 
 use super::{PeerRead, Raft, ReadReady, Role};
 use crate::limits::READS_WAITING_MAX;
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,7 @@ impl ReadQueue {
                 && node == *other_node
                 && (id.incarnation, id.life) == (other_id.incarnation, other_id.life)
             {
+                mark!("read-index-asked-twice");
                 other_id.number = other_id.number.max(id.number);
                 earlier.index = earlier.index.max(read.index);
                 return true;
@@ -95,6 +97,8 @@ impl Raft {
     /// A follower has reads. Who does not lead in its term stays silent: whoever does will be heard by it, and
     /// then it asks again.
     pub(super) fn handle_read_index(&mut self, from: NodeId, request: &ReadIndex) {
+        mark!("read-index-asked-in-other-term", request.term != self.state.term);
+        mark!("read-index-asked-of-deposed", request.term == self.state.term && !self.is_leader());
         if request.term == self.state.term {
             self.add_to_next_round(Asker::Peer(from, request.id));
         }
@@ -123,6 +127,7 @@ impl Raft {
         let (own_incarnation, term) = (self.state.incarnation, self.state.term);
         let Role::Leader(leader) = &mut self.role else { return };
         let is_early = self.commit_index < leader.term_first_index && !mutant!("read-before-noop");
+        mark!("read-waits-for-beginning-of-term", is_early && leader.reads.len() > 0);
         if is_early || leader.reads.len() == 0 {
             return;
         }
@@ -159,6 +164,7 @@ impl Raft {
         last_applied: LogIndex,
     ) -> Option<PeerMessage> {
         assert!(last_applied >= read.index && last_applied <= self.commit_index, "applied {last_applied}");
+        mark!("read-confirmed-and-then-deposed", !self.is_leader() || self.state.term != read.term);
         (self.is_leader() && self.state.term == read.term).then(|| {
             PeerMessage::ReadIndexReply(ReadIndexReply {
                 term: read.term,

@@ -4,6 +4,7 @@ use fsd_wire::{EntryKind, Incarnation, NodeId, Register};
 
 use super::electorate::Standing;
 use super::{Raft, Role};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 impl Raft {
@@ -12,6 +13,7 @@ impl Raft {
         let Role::Leader(leader) = &self.role else { return false };
         // The successor must be able to catch up.
         if leader.transfer.is_some() {
+            mark!("registration-waits-for-transfer");
             return false;
         }
         let own = (self.config.node, self.state.incarnation);
@@ -44,6 +46,7 @@ impl Raft {
             held.iter().any(|(node, match_index)| *node == subject && *match_index >= index);
         let vouched_for = self.electorate.held_by_others(subject, held.into_iter());
         let of_this_term = index.max(leader.term_first_index);
+        mark!("registration-waits-for-commit", subject_holds_it && self.commit_index < index);
         mutant!("confirmed-at-once")
             || subject_holds_it
                 && (self.commit_index >= index

@@ -6,6 +6,7 @@ use fsd_wire::NodeId;
 use fsd_wire::peer::{PeerMessage, TimeoutNow};
 
 use super::{Raft, Role};
+use crate::marks::mark;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Transfer {
@@ -30,6 +31,7 @@ impl Raft {
                 })
         });
         let best = fit.max_by_key(|(node, progress)| (progress.match_index, std::cmp::Reverse(**node)));
+        mark!("transfer-has-no-successor", best.is_none());
         let Some(to) = best.map(|(node, _)| *node) else { return };
         let deadline_ms = now_ms + self.config.election_timeout_ms;
         if let Role::Leader(leader) = &mut self.role {
@@ -45,6 +47,7 @@ impl Raft {
             .progress
             .get(&transfer.to)
             .is_some_and(|progress| progress.match_index == self.log.last_index());
+        mark!("transfer-waits-for-successor", !caught_up);
         if caught_up && !transfer.told {
             transfer.told = true;
             let message = TimeoutNow { term: self.state.term, leader_id: self.config.node };
@@ -58,6 +61,7 @@ impl Raft {
         if let Role::Leader(leader) = &mut self.role
             && leader.transfer.as_ref().is_some_and(|transfer| now_ms >= transfer.deadline_ms)
         {
+            mark!("transfer-takes-too-long");
             leader.transfer = None;
         }
     }

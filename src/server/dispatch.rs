@@ -11,6 +11,7 @@ use crate::config::{TextReads, TextWrites};
 use crate::file_store::{self, ContentsAt, File, FileName};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::{Input, ProposeError};
 use crate::storage::Position;
@@ -83,6 +84,7 @@ impl<D: Disk> Node<D> {
         let by_clock = mutant!("session-ends-by-clock")
             && self.store.next_session_due().is_some_and(|due| due < self.raft.cluster_time(now_ms));
         if command.session().is_some_and(|session| self.store.session_is_gone(session) || by_clock) {
+            mark!("dispatch-knows-session-is-gone");
             return refused(Refusal::SessionGone);
         }
         let proposed = self.raft.propose_session(now_ms, command.encode());
@@ -114,7 +116,10 @@ impl<D: Disk> Node<D> {
                 None
             }
             Err(ProposeError::NotLeader { .. }) => Some(self.not_leader(client.origin)),
-            Err(ProposeError::Transferring | ProposeError::Busy) => refused(Refusal::Busy),
+            Err(ProposeError::Transferring | ProposeError::Busy) => {
+                mark!("dispatch-refuses-while-handing-over");
+                refused(Refusal::Busy)
+            }
         }
     }
 
@@ -128,6 +133,7 @@ impl<D: Disk> Node<D> {
         let local = self.config.text_reads == TextReads::Local && client.origin.is_text();
         // Without a leader nobody could confirm it before its client has given up.
         if !local && self.raft.leader_id().is_none() {
+            mark!("dispatch-refuses-read-without-leader");
             return Some(self.not_leader(client.origin));
         }
         if self.pending.reads() >= limits::READS_WAITING_MAX {
@@ -177,9 +183,18 @@ impl<D: Disk> Node<D> {
             return LogIndex(0);
         }
         // A barrier of an earlier term may be gone from the log.
+        mark!(
+            "expiry-is-on-its-way",
+            self.expiry_barrier.is_some_and(|barrier| barrier.term == self.raft.term())
+        );
+        mark!(
+            "expiry-was-of-earlier-term",
+            self.expiry_barrier.is_some_and(|barrier| barrier.term != self.raft.term())
+        );
         let on_its_way = self.expiry_barrier.filter(|barrier| barrier.term == self.raft.term());
         if on_its_way.is_none() {
             self.expiry_barrier = self.raft.propose_tick(now_ms).ok();
+            mark!("expiry-is-refused", self.expiry_barrier.is_none());
         }
         // Refused while leadership is handed over, or too much is uncommitted: then it goes with one of the next
         // entries, and nothing is shown before.
@@ -204,6 +219,7 @@ impl<D: Disk> Node<D> {
     pub(super) fn propose_stamp(&mut self, now_ms: u64) {
         let now = self.raft.cluster_time(now_ms);
         if self.raft.is_leader() && self.next_stamp_due().is_some_and(|due| due <= now) {
+            mark!("expiry-stamps-idle-log");
             // Refused, it is tried again.
             let _ = self.raft.propose_tick(now_ms);
         }
@@ -223,6 +239,7 @@ impl<D: Disk> Node<D> {
                     // removal.
                     let barrier = self.propose_what_is_due(now_ms);
                     if barrier > last_applied {
+                        mark!("expiry-holds-read-back");
                         read.index = barrier;
                         behind.push((number, read));
                         continue;
@@ -247,6 +264,7 @@ impl<D: Disk> Node<D> {
             // As with a read of this node's own, all that is due at the time that it is told must be gone.
             let barrier = self.propose_what_is_due(now_ms);
             if barrier > last_applied {
+                mark!("expiry-holds-read-of-follower-back");
                 read.index = barrier;
                 self.pending.add_peer_read(read);
             } else if let Some(message) = self.raft.answer_peer_read(now_ms, &read, last_applied) {

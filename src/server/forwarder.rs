@@ -12,6 +12,7 @@ use fsd_wire::{NodeId, Payload, RequestId, Sequence, SessionId, Term};
 
 use super::pending::Asker;
 use crate::limits;
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// The way to a leader. Whatever went another way is sent again.
@@ -105,6 +106,8 @@ impl Forwarder {
     /// What is to be sent now, in this order, on the way that there is.
     pub(super) fn take_requests(&mut self, path: Option<Path>) -> Vec<ClientRequest> {
         if path != self.path {
+            mark!("forwarder-goes-another-way", !self.changes.is_empty() && path.is_some());
+            mark!("forwarder-loses-its-way", !self.changes.is_empty() && path.is_none());
             self.path = path;
             self.retry();
         }
@@ -139,10 +142,14 @@ impl Forwarder {
                     self.next_sequence = Sequence(1);
                     Session::Open(session)
                 }
-                _ => Session::Paused,
+                _ => {
+                    mark!("forwarder-gets-no-session");
+                    Session::Paused
+                }
             };
             return None;
         }
+        mark!("forwarder-gets-late-answer", !self.changes.contains_key(&ticket));
         let change = self.changes.get_mut(&ticket)?;
         let refusal = match &outcome {
             Outcome::Changed { .. } => return self.finish(ticket, outcome),
@@ -151,9 +158,14 @@ impl Forwarder {
         };
         match refusal {
             // Nobody can know yet. It is sent again.
-            Refusal::Unknown => None,
+            Refusal::Unknown => {
+                mark!("forwarder-learns-nothing");
+                None
+            }
             // This attempt did nothing; the others are as open as before.
             Refusal::NotLeader { .. } | Refusal::NoLeader => {
+                mark!("forwarder-asks-who-does-not-lead", change.open_attempts <= 1);
+                mark!("forwarder-asks-who-does-not-lead-again", change.open_attempts > 1);
                 change.open_attempts = change.open_attempts.saturating_sub(1);
                 if mutant!("not-leader-is-the-whole") {
                     return self.finish(ticket, Outcome::Refused(Refusal::NoLeader));
@@ -162,6 +174,8 @@ impl Forwarder {
             }
             Refusal::Busy => {
                 change.open_attempts = change.open_attempts.saturating_sub(1);
+                mark!("forwarder-is-refused-as-busy", change.open_attempts == 0);
+                mark!("forwarder-is-refused-as-busy-once", change.open_attempts > 0);
                 if change.open_attempts == 0 || mutant!("busy-is-the-whole") {
                     self.finish(ticket, outcome)
                 } else {
@@ -181,6 +195,8 @@ impl Forwarder {
     /// A client has waited long enough. Returns what is known by then.
     pub(super) fn give_up(&mut self, ticket: u64) -> Option<Answer> {
         let change = self.changes.get(&ticket)?;
+        mark!("forwarder-gives-up-what-nobody-took", change.open_attempts == 0);
+        mark!("forwarder-gives-up-what-is-open", change.open_attempts > 0);
         let refusal = if change.open_attempts == 0 || mutant!("forwarded-unknown-is-refused") {
             Refusal::NoLeader
         } else {
@@ -252,6 +268,8 @@ impl Forwarder {
         {
             self.session = Session::None;
         }
+        mark!("forwarder-loses-session-of-only-attempt", change.open_attempts <= 1);
+        mark!("forwarder-loses-session-with-open-attempts", change.open_attempts > 1);
         if change.open_attempts > 1 && !mutant!("session-gone-is-the-whole") {
             return self.finish(ticket, Outcome::Refused(Refusal::Unknown));
         }

@@ -11,6 +11,7 @@ use super::node::{Node, Timer};
 use super::pending::{Origin, RequestKey};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::marks::mark;
 
 impl<D: Disk> Node<D> {
     /// Takes a client's change over, to pass it on; the answer at once if no leader would take it.
@@ -30,6 +31,7 @@ impl<D: Disk> Node<D> {
         for request in self.forwarder.take_requests(path) {
             let Some(Path { leader, .. }) = path else { unreachable!("nothing is sent nowhere") };
             if leader == self.config.node {
+                mark!("forwarder-leads-itself");
                 self.dispatch(now_ms, Origin::Forwarder, request, net);
             } else {
                 net.send_peer(leader, &PeerMessage::Forward(request));
@@ -44,6 +46,7 @@ impl<D: Disk> Node<D> {
     /// Nothing may have come back for a while.
     pub(super) fn retry_forwarded(&mut self) {
         self.forward_alarm = None;
+        mark!("forwarder-hears-nothing", !self.forwarder.is_empty());
         self.forwarder.retry();
     }
 

@@ -6,6 +6,7 @@ use fsd_wire::{Incarnation, NodeId};
 use super::Network;
 use super::node::Node;
 use crate::mapping::Disk;
+use crate::marks::mark;
 use crate::net::ConnectionId;
 use crate::raft::{Input, Raft};
 
@@ -63,6 +64,7 @@ impl<D: Disk> Node<D> {
     fn adopt_new_incarnation(&mut self, told_by: NodeId, net: &mut impl Network) {
         let incarnation = Incarnation(self.config.new_incarnation);
         if self.identity.incarnation == incarnation {
+            mark!("hello-tells-old-copy-twice");
             return;
         }
         log::warn!(

@@ -1,4 +1,7 @@
-//! What a node holds, for those who check whole clusters from outside: it can be looked at, never changed.
+//! What a node holds, for clients who ask and for those who check whole clusters from outside: it can be looked at,
+//! never changed.
+
+use fsd_wire::client::NodeStatus;
 
 use super::node::Node;
 use crate::file_store::FileStore;
@@ -23,5 +26,22 @@ impl<D: Disk> Node<D> {
     #[must_use]
     pub fn store(&self) -> &FileStore {
         &self.store
+    }
+
+    /// What this node knows of itself.
+    pub(super) fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.config.node,
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.leader_id(),
+            commit_index: self.raft.commit_index(),
+            last_applied: self.store.last_applied(),
+            first_log_index: self.log.first_index(),
+            last_log_index: self.log.last_index(),
+            files: self.store.len() as u64,
+            revision: self.store.revision(),
+            cluster: self.config.cluster.clone(),
+        }
     }
 }

@@ -7,6 +7,7 @@ use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, NodeId, RequestId, Term};
 
 use super::measurements::RequestKind;
 use crate::limits;
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::net::{ClientProtocol, ConnectionId};
 use crate::raft::{PeerRead, ReadReady};
@@ -137,6 +138,7 @@ impl Pending {
 
     /// Takes the changes that were proposed in a term before this one.
     pub(super) fn take_changes_before(&mut self, term: Term) -> Vec<Asker> {
+        mark!("pending-change-of-earlier-term", self.changes.keys().any(|(_, entry)| entry.term < term));
         self.changes.extract_if(.., |(_, entry), _| entry.term < term).map(|(_, asker)| asker).collect()
     }
 
@@ -164,6 +166,7 @@ impl Pending {
     /// Takes the reads of a batch that can no longer be confirmed.
     pub(super) fn take_lost_reads(&mut self, batch: u64) -> Vec<Asker> {
         let numbers = self.take_batch(batch);
+        mark!("pending-read-is-lost", !numbers.is_empty());
         numbers.into_iter().filter_map(|number| self.reads.remove(&number)).map(|read| read.asker).collect()
     }
 
@@ -199,9 +202,13 @@ impl Pending {
     /// Takes a request whose time is up.
     pub(super) fn take(&mut self, key: RequestKey) -> Option<Asker> {
         match key {
-            RequestKey::Change(entry) => self.changes.remove(&(entry.index, entry)),
+            RequestKey::Change(entry) => {
+                mark!("pending-change-takes-too-long");
+                self.changes.remove(&(entry.index, entry))
+            }
             RequestKey::Forwarded(_) => None,
             RequestKey::Read(number) => {
+                mark!("pending-read-takes-too-long");
                 let read = self.reads.remove(&number)?;
                 self.applying.remove(&(read.index, number));
                 if let ReadBasis::Unconfirmed { batch } = read.basis {

@@ -30,7 +30,8 @@
 //! | 116 | 4 | count of the segments |
 //! | 120 | 4 | node |
 //! | 124 | 2 | length of the cluster's name |
-//! | 126 | | cluster's name |
+//! | 126 | | cluster's name, up to 255 bytes |
+//! | 384 | 1 | 1 if the log begins anew behind the entry: what is older on the same disk is of another log |
 //!
 //! The tables are the registrations (index, 8 bytes; node, 4; incarnation, 8), in the order of their indexes, and the
 //! ids (4 bytes) of the segments in which the body's contents lie, rising.
@@ -68,6 +69,7 @@ use fsd_wire::hello::CLUSTER_NAME_BYTES_MAX;
 use fsd_wire::{ClusterId, ClusterTimeMs, EntryId, Incarnation, LogIndex, NodeId, Term};
 
 use super::DirectoryIdentity;
+use super::entry_table::LogBase;
 use super::error::{Doing, StorageError};
 use super::segment::{
     NameKind, Position, SegmentId, checkpoint_name, checkpoint_temporary_name, crc_without_field, parse_name,
@@ -84,6 +86,7 @@ const TRAILER_MAGIC: &[u8; 8] = b"fsd-che\n";
 const BLOCK_TAG: &[u8; 4] = b"fsdC";
 const HEADER_BYTES: usize = 512;
 const NAME_AT: usize = 126;
+const BEGINS_ANEW_AT: usize = 384;
 const BLOCK_HEAD_BYTES: usize = 32;
 const TRAILER_BYTES: usize = 40;
 /// Where header, blocks and trailer have their CRCs.
@@ -124,9 +127,24 @@ pub struct CheckpointHead {
     pub sessions: u64,
     /// The bytes of the body.
     pub body_bytes: u64,
+    /// The log begins anew behind the entry: an older checkpoint on the same disk, and the log behind that one, do not
+    /// count any more.
+    pub begins_anew: bool,
 }
 
 impl CheckpointHead {
+    /// Where the log begins behind it.
+    #[must_use]
+    pub fn base(&self) -> LogBase {
+        LogBase { entry: self.entry, stamp: self.stamp, end: self.log_end }
+    }
+
+    /// The name of the file while it is written.
+    #[must_use]
+    pub fn temporary_name(&self) -> String {
+        checkpoint_temporary_name(self.entry.index)
+    }
+
     /// The name of the checkpoint's file.
     #[must_use]
     pub fn name(&self) -> String {
@@ -177,6 +195,7 @@ impl CheckpointHead {
         let name = self.identity.cluster.as_bytes();
         LittleEndian::write_u16(&mut bytes[124..], name.len() as u16);
         bytes[NAME_AT..NAME_AT + name.len()].copy_from_slice(name);
+        bytes[BEGINS_ANEW_AT] = u8::from(self.begins_anew);
         let crc = crc_without_field(None, &bytes);
         LittleEndian::write_u32(&mut bytes[CRC_AT..], crc);
         bytes
@@ -216,6 +235,7 @@ impl CheckpointHead {
             files: LittleEndian::read_u64(&bytes[88..]),
             sessions: LittleEndian::read_u64(&bytes[96..]),
             body_bytes: LittleEndian::read_u64(&bytes[104..]),
+            begins_anew: bytes[BEGINS_ANEW_AT] == 1,
         };
         Ok((head, [LittleEndian::read_u32(&bytes[112..]), LittleEndian::read_u32(&bytes[116..])]))
     }

@@ -33,6 +33,7 @@ use super::error::{Doing, StorageError};
 use super::recovery::store_again;
 use super::{DirectoryIdentity, Position};
 use crate::mapping::{Disk, MappedFile};
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::HardState;
 
@@ -107,7 +108,11 @@ pub(super) fn choose(slots: &[Slot; 2], file: &str) -> Result<(u64, StoredState)
         }
     }
     match (best, slots) {
-        (Some((sequence, stored)), _) => Ok((sequence, stored.clone())),
+        (Some((sequence, stored)), _) => {
+            mark!("hard-state-first-slot-is-torn", !matches!(slots[0], Slot::Good { .. }));
+            mark!("hard-state-second-slot-is-torn", !matches!(slots[1], Slot::Good { .. }));
+            Ok((sequence, stored.clone()))
+        }
         (None, [Slot::UnknownFormat(version), _] | [_, Slot::UnknownFormat(version)]) => {
             Err(StorageError::UnknownFormat { file: file.to_owned(), version: *version })
         }
@@ -149,6 +154,7 @@ impl<D: Disk> HardStateFile<D> {
             _ => false,
         });
         let present = present.expect("the chosen slot is one of the two") as u64;
+        mark!("hard-state-first-slot-counts", present == 0);
         // It may be in memory only, if the process before this one ended in the flush of it: it must be on the disk
         // before the other slot is stored, or a power failure could tear both. If the other slot is not whole,
         // this one was flushed before that was begun, and is left alone.
@@ -207,6 +213,7 @@ impl<D: Disk> HardStateFile<D> {
             if let Err(source) = flushed
                 && !mutant!("failed-hard-state-ignored")
             {
+                mark!("hard-state-flush-fails");
                 self.failed = true;
                 return Err(StorageError::Io { doing: format!("flush {}", self.path), source });
             }

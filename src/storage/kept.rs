@@ -81,6 +81,14 @@ pub struct Kept<F> {
     pub(super) header: SegmentHeader,
 }
 
+impl<F> Kept<F> {
+    /// The name of its file.
+    #[must_use]
+    pub fn name(&self) -> String {
+        file_name(self.header.id)
+    }
+}
+
 /// Bytes of a kept segment with records of these payloads.
 #[must_use]
 pub fn kept_bytes(payloads: impl Iterator<Item = usize>) -> u64 {

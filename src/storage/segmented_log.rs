@@ -18,6 +18,7 @@ use super::segment::{
 };
 use super::survey::{ContentsFile, SegmentFile};
 use crate::mapping::{Disk, MappedFile};
+use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::{LogChange, LogView};
 
@@ -29,6 +30,13 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 31;
 const SPARE_WANTED_AT_SHARE: u64 = 4;
 /// A segment that could not be made ready is tried again after this share of a segment has been appended.
 const SPARE_RETRY_SHARE: u64 = 16;
+
+/// Bytes of a segment's records, of the log that ends at `end`.
+fn used_bytes<F: MappedFile>(segment: &SegmentFile<F>, end: Position) -> u64 {
+    let is_last = segment.header.id == end.segment();
+    let limit = if is_last { u64::from(end.offset()) } else { segment.header.len_bytes };
+    limit.saturating_sub(u64::from(RECORDS_AT))
+}
 
 fn spare_wanted_from(segment_bytes: u64) -> u64 {
     u64::from(RECORDS_AT) + (segment_bytes - u64::from(RECORDS_AT)) / SPARE_WANTED_AT_SHARE
@@ -53,6 +61,8 @@ pub struct SegmentedLog<D: Disk> {
     pub(super) spare: Option<Spare<D::File>>,
     spare_state: SpareState,
     next_id: SegmentId,
+    /// Bytes of all records that were appended in this life, and of those that recovery found.
+    appended_bytes: u64,
     has_failed: bool,
 }
 
@@ -113,6 +123,8 @@ impl<D: Disk> SegmentedLog<D> {
     ) -> Self {
         let range = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         assert!(range.contains(&segment_bytes), "segments of {segment_bytes} bytes");
+        let used = segments.iter().map(|segment| used_bytes(segment, end));
+        let appended_bytes = used.sum();
         Self {
             disk,
             identity: identity.clone(),
@@ -128,6 +140,7 @@ impl<D: Disk> SegmentedLog<D> {
             spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
             // No file may get the number of a segment that the base only names.
             next_id: SegmentId(highest_id.max(end.segment()).0 + 1),
+            appended_bytes,
             has_failed: false,
         }
     }
@@ -143,6 +156,7 @@ impl<D: Disk> SegmentedLog<D> {
     pub fn append(&mut self, changes: &[LogChange]) -> Result<(), StorageError> {
         self.refuse_if_failed()?;
         let appended = self.append_all(changes);
+        mark!("log-append-fails", appended.is_err());
         self.has_failed |= appended.is_err();
         appended
     }
@@ -167,12 +181,18 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     fn append_entry(&mut self, truncate_from: Option<LogIndex>, entry: &Entry) -> Result<(), StorageError> {
+        mark!(
+            "log-truncates-across-segments",
+            truncate_from.is_some_and(|from| self.position(from).segment() < self.end.segment())
+        );
         let expected = truncate_from.unwrap_or(self.table.last.index.next());
         assert_eq!(entry.index, expected, "the entry's place in the log");
         self.assert_order(entry)?;
         let bytes = record_bytes(entry.payload.len());
         let capacity = self.segments.last().map_or(0, |segment| segment.header.len_bytes);
         if self.is_torn || u64::from(self.end.offset()) + bytes > capacity {
+            mark!("log-rolls-at-torn-tail", self.is_torn);
+            mark!("log-rolls-to-truncate", truncate_from.is_some());
             self.roll(entry.index, bytes)?;
         }
         let segment = self.segments.last_mut().expect("the log rolled into one");
@@ -186,6 +206,7 @@ impl<D: Disk> SegmentedLog<D> {
             payload_bytes: entry.payload.len(),
         });
         self.end = Position(self.end.0 + bytes);
+        self.appended_bytes += bytes;
         Ok(())
     }
 
@@ -235,8 +256,13 @@ impl<D: Disk> SegmentedLog<D> {
         }
         match self.spare.take() {
             Some(spare) if spare.header.len_bytes >= len_bytes_min => return Ok(spare),
-            Some(too_short) => self.remove_unused(&too_short)?,
-            None => {}
+            Some(too_short) => {
+                mark!("spare-is-too-short");
+                self.remove_unused(&too_short)?;
+            }
+            None => {
+                mark!("spare-is-missing");
+            }
         }
         let request = self.request(self.segment_bytes.max(len_bytes_min));
         let path = self.disk.describe(&file_name(request.header.id));
@@ -281,6 +307,7 @@ impl<D: Disk> SegmentedLog<D> {
             self.spare = Some(spare);
             return Ok(());
         }
+        mark!("spare-comes-too-late");
         // Ids grow along the log, so this one came too late.
         self.remove_unused(&spare)
     }
@@ -294,6 +321,7 @@ impl<D: Disk> SegmentedLog<D> {
     /// The segment that a request asked for could not be made. The log goes on in its present one and asks again
     /// later.
     pub fn spare_failed(&mut self) {
+        mark!("spare-cannot-be-made");
         let retry_at = u64::from(self.end.offset()) + self.segment_bytes / SPARE_RETRY_SHARE;
         self.spare_state = SpareState::WantedFrom(retry_at);
     }
@@ -317,6 +345,7 @@ impl<D: Disk> SegmentedLog<D> {
         if let Err(source) = segment.file.flush()
             && !mutant!("failed-flush-ignored")
         {
+            mark!("log-flush-fails");
             self.has_failed = true;
             let doing = format!("flush {}", self.disk.describe(&file_name(segment.header.id)));
             return Err(StorageError::Io { doing, source });
@@ -423,8 +452,32 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     fn damage(&self, position: Position, what: String) -> StorageError {
+        mark!("log-reads-damage");
         let file = self.disk.describe(&file_name(position.segment()));
         StorageError::Damage { file, offset: u64::from(position.offset()), what }
+    }
+
+    /// Counts the bytes of all records that are appended, on from those that recovery found.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
+    /// Bytes of a segment, but for one that a single large record needs.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> &DirectoryIdentity {
+        &self.identity
+    }
+
+    /// A salt for another file of this directory.
+    pub fn draw_salt(&mut self) -> u64 {
+        self.salts.u64(..)
     }
 
     /// Bytes of the segments on the disk, without one that is made ready.

@@ -20,6 +20,7 @@ use super::segment::{
     SegmentHeader, SegmentId, file_name, parse_name, read_record, read_record_head, search_rest,
 };
 use crate::mapping::{Disk, MappedFile};
+use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// A segment that the log rolled into.
@@ -203,6 +204,7 @@ impl<'a, D: Disk> Walk<'a, D> {
             match parse_name(name) {
                 NameKind::Segment(id) => ids.push(id),
                 NameKind::Temporary => {
+                    mark!("survey-finds-segment-in-the-making");
                     let why = "it was being made ready";
                     self.found.leftovers.push(Leftover { name: name.clone(), why });
                 }
@@ -244,6 +246,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         let header = match self.read(id, SegmentHeader::read(&file, id))? {
             Ok(header) => header,
             Err(problem) => {
+                mark!("survey-finds-damaged-header");
                 self.problem(match problem {
                     HeaderProblem::UnknownFormat(version) => {
                         StorageError::UnknownFormat { file: path, version }
@@ -281,10 +284,13 @@ impl<'a, D: Disk> Walk<'a, D> {
                     let again = Activation::read(&candidate.file, &candidate.header);
                     candidate.activation = self.read(id, again)?;
                     if candidate.activation.is_none() {
+                        mark!("survey-finds-damaged-activation");
                         self.damage(id, ACTIVATION_AT, "no whole activation block".to_owned())?;
                         continue;
                     }
                 } else {
+                    mark!("survey-finds-unused-segment", !rest.is_used);
+                    mark!("survey-finds-torn-activation", rest.is_used);
                     let why =
                         if rest.is_used { "nothing in it was ever flushed" } else { "it was not used yet" };
                     if rest.is_used {
@@ -422,11 +428,15 @@ impl<'a, D: Disk> Walk<'a, D> {
             if self.read(header.id, again)?.is_ok() {
                 return Ok(Some(offset));
             }
+            mark!("survey-finds-damage-in-sealed-segment", is_sealed);
+            mark!("survey-finds-damage-in-last-segment", !is_sealed);
             self.damage(header.id, offset, why.to_string())?;
             let behind = search_rest(&self.found.segments[n].file, &header, offset + 8, limit);
             return Ok(self.read(header.id, behind)?.next_record);
         }
         if rest.is_used {
+            mark!("survey-finds-torn-tail");
+            mark!("survey-finds-record-behind-torn-tail", rest.next_record.is_some());
             self.found.torn.push(TornTail { position: place, what: why.to_string() });
         }
         Ok(None)
@@ -523,6 +533,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         if self.found.proven.segment() == id {
             return self.damage(id, u64::from(RECORDS_AT), "the segment holds no record".to_owned());
         }
+        mark!("survey-drops-segment-without-records");
         self.found.segments.pop();
         if self.found.torn.is_empty() {
             let (position, what) = (Position::new(id, RECORDS_AT), "it holds no record".to_owned());
@@ -534,6 +545,7 @@ impl<'a, D: Disk> Walk<'a, D> {
         let (header, offset) = (&last.header, u64::from(end.offset()));
         let rest = self.read(header.id, search_rest(&last.file, header, offset, header.len_bytes))?;
         if rest.is_used {
+            mark!("survey-finds-earlier-torn-tail");
             self.found.torn.push(TornTail { position: end, what: "an earlier torn tail".to_owned() });
         }
         Ok(())

@@ -1,10 +1,10 @@
 //! How the log loses what it no longer needs: its first entries, when a checkpoint stands for them, and files in
 //! which nothing is left that anybody refers to.
 
-use fsd_wire::EntryId;
+use fsd_wire::{ClusterTimeMs, EntryId};
 
 use super::entry_table::{EntryTable, LogBase};
-use super::error::{Doing, StorageError};
+use super::error::StorageError;
 use super::kept::Kept;
 use super::segment::{Position, RECORDS_AT, SegmentHeader, SegmentId, file_name};
 use super::segmented_log::SegmentedLog;
@@ -52,8 +52,20 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     /// The base of a log that goes on behind an entry which it does not have, in segments that are still to be made.
-    pub fn base_for(&mut self, entry: EntryId, stamp: fsd_wire::ClusterTimeMs) -> LogBase {
+    pub fn base_for(&mut self, entry: EntryId, stamp: ClusterTimeMs) -> LogBase {
         LogBase { entry, stamp, end: Position::new(self.take_id(), RECORDS_AT) }
+    }
+
+    /// Whether the log has not gone on behind the place that a base of [`Self::base_for`] names.
+    #[must_use]
+    pub fn base_is_free(&self, base: &LogBase) -> bool {
+        self.end.segment() < base.end.segment()
+    }
+
+    /// The disk that it lies on.
+    #[must_use]
+    pub fn disk(&self) -> &D {
+        &self.disk
     }
 
     /// Begins the log anew behind a base of [`Self::base_for`]; all that it had is no longer part of it.
@@ -91,17 +103,13 @@ impl<D: Disk> SegmentedLog<D> {
             .map(|ContentsFile { header, .. }| ContentsSegment { id: header.id, len_bytes: header.len_bytes })
     }
 
-    /// Removes one of them: nothing refers to it. Should it come back, the next start removes it.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
+    /// Forgets one of them, to which nothing refers, and gives the name of its file, for it to be removed.
     ///
     /// # Panics
     /// If there is no such segment.
-    pub fn release(&mut self, id: SegmentId) -> Result<(), StorageError> {
+    pub fn release(&mut self, id: SegmentId) -> String {
         let released = self.contents.remove(&id);
         assert!(released.is_some(), "segment {id} is none with contents alone");
-        let name = file_name(id);
-        self.disk.remove(&name).doing(|| format!("remove {}", self.disk.describe(&name)))
+        file_name(id)
     }
 }

@@ -46,6 +46,13 @@ pub struct Received<F> {
     pub kept: Vec<Kept<F>>,
 }
 
+impl<F> Received<F> {
+    /// The names of those files, should nobody want them.
+    pub fn kept_names(&self) -> impl Iterator<Item = String> {
+        self.kept.iter().map(Kept::name)
+    }
+}
+
 /// A store that is being received. Until it is whole it leaves nothing that counts: files with temporary names, and
 /// kept segments to which nothing refers. The next start removes both; [`StreamWriter::abandon`] does so at once.
 pub struct StreamWriter<D: Disk> {

@@ -106,8 +106,10 @@ pub(crate) struct Fabric {
     flips: f64,
     spikes: f64,
     spike_us_max: u64,
-    /// How often each of these was done.
-    pub(crate) done: BTreeMap<FaultKind, u64>,
+    /// This is done next, whatever chance says.
+    awaited: Option<FaultKind>,
+    /// What was done in this event.
+    pub(crate) done: Vec<FaultKind>,
 }
 
 impl Fabric {
@@ -130,19 +132,26 @@ impl Fabric {
             flips: rate(FaultKind::Flip, plan.network_rate / 2.0),
             spikes: rate(FaultKind::Delay, plan.network_rate * 4.0),
             spike_us_max: 2 * plan.election_timeout_ms * 1000,
-            done: BTreeMap::new(),
+            awaited: None,
+            done: Vec::new(),
         }
     }
 
     /// No fault is made any more, and all that were are healed.
     pub(crate) fn heal_all(&mut self, schedule: &mut Schedule, now_us: u64) {
         (self.loss, self.half_open, self.flips, self.spikes, self.cutting) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        self.awaited = None;
         for link in &mut self.links {
             (link.cuts, link.us_per_kib) = (0, 0);
             link.delay_us_min = link.delay_us_min.min(1000);
             link.delay_us_max = link.delay_us_max.min(5000);
         }
         self.release(schedule, now_us);
+    }
+
+    /// Has a fault of this kind happen to the next of what is sent that it can happen to.
+    pub(crate) fn await_fault(&mut self, kind: FaultKind) {
+        self.awaited = Some(kind);
     }
 
     /// Cuts, or heals, the direction from one node to another.
@@ -271,6 +280,19 @@ impl Fabric {
         self.put(schedule, now_us, key, from.other(), Chunk::Closed);
     }
 
+    /// The connections between two nodes break at the end of the first: what is on its way to it is lost.
+    pub(crate) fn break_at(&mut self, schedule: &mut Schedule, now_us: u64, place: usize, other: usize) {
+        for (key, connection) in &self.connections {
+            let (opener, acceptor) = (connection.opener, Party::Node(connection.acceptor));
+            let to = match (opener, acceptor) {
+                (Party::Node(from), Party::Node(to)) if (from, to) == (place, other) => Side::Opener,
+                (Party::Node(from), Party::Node(to)) if (from, to) == (other, place) => Side::Acceptor,
+                _ => continue,
+            };
+            schedule.at(now_us, Happening::Arrive { connection: *key, to, chunk: Chunk::Closed });
+        }
+    }
+
     /// Gives up all ends that a party holds.
     pub(crate) fn close_all(&mut self, schedule: &mut Schedule, now_us: u64, party: Party, silently: bool) {
         let keys: Vec<u32> = self.connections.keys().copied().collect();
@@ -310,26 +332,22 @@ impl Fabric {
             connection.streams[to as usize].held.push_back(chunk);
             return;
         }
-        if self.loss > 0.0 && self.random.f64() < self.loss {
-            self.count(FaultKind::Loss);
+        if self.strikes(FaultKind::Loss, self.loss) {
             self.launch(schedule, now_us, key, to, Chunk::Closed);
             self.launch(schedule, now_us, key, to.other(), Chunk::Closed);
             return;
         }
-        if self.half_open > 0.0 && self.random.f64() < self.half_open {
-            self.count(FaultKind::HalfOpen);
+        if self.strikes(FaultKind::HalfOpen, self.half_open) {
             self.connections.get_mut(&key).expect("it was just seen").streams[to as usize].is_dead = true;
             return;
         }
         match chunk {
             Chunk::Bytes(mut bytes) => {
-                if self.flips > 0.0 && self.random.f64() < self.flips {
-                    self.count(FaultKind::Flip);
+                if self.strikes(FaultKind::Flip, self.flips) {
                     let at = self.random.usize(..bytes.len());
                     bytes[at] ^= 1 << self.random.u32(..8);
                 }
-                if self.cutting > 0.0 && bytes.len() > 1 && self.random.f64() < self.cutting {
-                    self.count(FaultKind::Cut);
+                if bytes.len() > 1 && self.strikes(FaultKind::Cut, self.cutting) {
                     let rest = bytes.split_off(self.random.usize(1..bytes.len()));
                     self.launch(schedule, now_us, key, to, Chunk::Bytes(bytes));
                     bytes = rest;
@@ -344,8 +362,7 @@ impl Fabric {
         let Some(connection) = self.connections.get(&key) else { return };
         let Link { delay_us_min, delay_us_max, us_per_kib, .. } = self.links[self.link_of(connection, to)];
         let mut delay_us = self.random.u64(delay_us_min..=delay_us_max);
-        if self.spikes > 0.0 && self.random.f64() < self.spikes {
-            self.count(FaultKind::Delay);
+        if self.strikes(FaultKind::Delay, self.spikes) {
             delay_us += self.random.u64(..self.spike_us_max);
         }
         if let Chunk::Bytes(bytes) = &chunk {
@@ -358,7 +375,17 @@ impl Fabric {
         schedule.at(at_us, Happening::Arrive { connection: key, to, chunk });
     }
 
-    fn count(&mut self, kind: FaultKind) {
-        *self.done.entry(kind).or_default() += 1;
+    /// Whether a fault of this kind happens now.
+    fn strikes(&mut self, kind: FaultKind, rate: f64) -> bool {
+        let strikes = if self.awaited == Some(kind) {
+            self.awaited = None;
+            true
+        } else {
+            rate > 0.0 && self.random.f64() < rate
+        };
+        if strikes {
+            self.done.push(kind);
+        }
+        strikes
     }
 }

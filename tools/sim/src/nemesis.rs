@@ -18,6 +18,10 @@ use crate::simulation::{Checked, Simulation};
 /// The file of the hard states.
 const HARD_STATE_NAME: &str = "hard-state";
 
+fn is_checkpoint(name: &str) -> bool {
+    name.starts_with("checkpoint-") && !name.ends_with(".tmp")
+}
+
 /// A fault that ends after a while.
 #[derive(Debug)]
 enum Lasting {
@@ -42,7 +46,7 @@ pub(crate) struct Nemesis {
 }
 
 /// The kinds that are made here; the others happen to what is sent, or to a disk that loses power.
-const MADE: [FaultKind; 22] = [
+const MADE: [FaultKind; 25] = [
     FaultKind::Replay,
     FaultKind::Partition,
     FaultKind::OneWay,
@@ -65,6 +69,9 @@ const MADE: [FaultKind; 22] = [
     FaultKind::Stop,
     FaultKind::Script,
     FaultKind::Deposed,
+    FaultKind::Relapse,
+    FaultKind::Unanswered,
+    FaultKind::Reborn,
 ];
 
 impl Nemesis {
@@ -111,22 +118,31 @@ impl Simulation {
         };
         let phase = self.phase();
         if self.make(kind, place)? {
-            self.coverage.note(kind, phase);
-            self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
-        }
-        if std::mem::take(&mut self.late_answers) > 0 {
-            self.coverage.note(FaultKind::LateAnswer, phase);
-        }
-        for (kind, count) in std::mem::take(&mut self.fabric.done) {
-            for _ in 0..count.min(1) {
+            // What happens to a disk some operations later is noted then.
+            if !matches!(kind, FaultKind::PowerLossInCall | FaultKind::FailedCall) {
                 self.coverage.note(kind, phase);
             }
+            self.tell(|| format!("fault: {kind} at node {}, {phase:?}", place + 1));
         }
-        Ok(())
+        self.await_occasion()
+    }
+
+    /// Notes what happened in this event to what was sent.
+    pub(crate) fn note_what_was_done(&mut self) {
+        if self.fabric.done.is_empty() && self.late_answers == 0 {
+            return;
+        }
+        let phase = self.phase();
+        for _ in 0..std::mem::take(&mut self.late_answers) {
+            self.coverage.note(FaultKind::LateAnswer, phase);
+        }
+        for kind in std::mem::take(&mut self.fabric.done) {
+            self.coverage.note(kind, phase);
+        }
     }
 
     /// Makes a fault of this kind; whether it could be made.
-    fn make(&mut self, kind: FaultKind, place: usize) -> Result<bool, String> {
+    pub(crate) fn make(&mut self, kind: FaultKind, place: usize) -> Result<bool, String> {
         let is_up = self.processes[place].node.is_some();
         match kind {
             FaultKind::Replay => return self.replay(place),
@@ -176,6 +192,9 @@ impl Simulation {
             }
             FaultKind::Script => return Ok(self.begin_script()),
             FaultKind::Deposed => return Ok(self.depose()),
+            FaultKind::Relapse if is_up => self.fail_in_batch(place),
+            FaultKind::Unanswered => return Ok(self.await_change_passed_on()),
+            FaultKind::Reborn => return Ok(self.begin_reborn()),
             FaultKind::Rot | FaultKind::Misdirect => return Ok(self.damage(kind, place)),
             FaultKind::Wipe => return Ok(self.wipe(place)),
             FaultKind::OldCopy => return Ok(self.copy_or_put_back(place)),
@@ -197,6 +216,12 @@ impl Simulation {
         self.nemesis.lasting.insert(number, fault);
         let at_us = self.now_us + self.random.u64(1..lasts_us_max);
         self.schedule.at(at_us, Happening::Heal { number });
+    }
+
+    /// Cuts these directions for a while.
+    pub(crate) fn cut_for(&mut self, links: Vec<(usize, usize)>, lasts_us_max: u64) {
+        links.iter().for_each(|(from, to)| self.fabric.cut(*from, *to, true));
+        self.last_for(Lasting::Cut(links), lasts_us_max);
     }
 
     /// Cuts a node off from all others, or lets it be heard again.
@@ -244,6 +269,7 @@ impl Simulation {
             self.heal(number);
         }
         self.end_script();
+        self.end_reborn();
         self.fabric.heal_all(&mut self.schedule, self.now_us);
         for place in 0..self.plan.nodes {
             let process = &mut self.processes[place];
@@ -345,7 +371,7 @@ impl Simulation {
         true
     }
 
-    fn stop(&mut self, place: usize) -> Result<bool, String> {
+    pub(crate) fn stop(&mut self, place: usize) -> Result<bool, String> {
         let process = &mut self.processes[place];
         let Some(node) = &mut process.node else { return Ok(false) };
         node.stop(process.clock.now_ms(self.now_us));
@@ -356,7 +382,7 @@ impl Simulation {
 
     /// Whether the promise holds although this node loses what it acknowledged: a majority keeps it, and knows
     /// whom it has met.
-    fn may_lose(&self, place: usize) -> bool {
+    pub(crate) fn may_lose(&self, place: usize) -> bool {
         let unsound =
             self.processes.iter().filter(|process| process.place != place && process.is_unsound()).count();
         let all_have_met = self.processes.iter().filter(|process| process.place != place).all(|process| {
@@ -366,7 +392,7 @@ impl Simulation {
     }
 
     /// Deletes a data directory.
-    fn wipe(&mut self, place: usize) -> bool {
+    pub(crate) fn wipe(&mut self, place: usize) -> bool {
         if !self.may_lose(place) {
             return false;
         }
@@ -402,15 +428,10 @@ impl Simulation {
             }
             let (disk, shape) = (process.disk.crash(Unflushed::Lost), process.durable.clone());
             self.processes[place].old_copy = Some(OldCopy { disk, shape, state });
-            return true;
+            // Nothing has happened to it yet.
+            return false;
         };
-        // Only peers that have met a later life can tell the copy from a restart.
-        let (incarnation, life) = (copy.state.incarnation, copy.state.life);
-        let is_known_as_old = self.processes.iter().filter(|other| other.place != place).all(|other| {
-            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&process.id()));
-            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
-        });
-        if !is_known_as_old || !self.may_lose(place) {
+        if !self.is_known_as_old(place, copy) || !self.may_lose(place) {
             return false;
         }
         self.lose_power(place);
@@ -421,6 +442,21 @@ impl Simulation {
         process.lost = Some(state.incarnation);
         process.forget(shape, Some(state));
         true
+    }
+
+    /// Whether a directory can be put back from an old copy.
+    pub(crate) fn may_put_back(&self, place: usize) -> bool {
+        let copy = self.processes[place].old_copy.as_ref();
+        copy.is_some_and(|copy| self.is_known_as_old(place, copy)) && self.may_lose(place)
+    }
+
+    /// Only peers that have met a later life can tell a copy from a restart.
+    fn is_known_as_old(&self, place: usize, copy: &OldCopy) -> bool {
+        let (id, incarnation, life) = (self.processes[place].id(), copy.state.incarnation, copy.state.life);
+        self.processes.iter().filter(|other| other.place != place).all(|other| {
+            let met = other.stored.as_ref().and_then(|stored| stored.met.get(&id));
+            met.is_some_and(|(met, later)| *met == incarnation && later.count() > life.count())
+        })
     }
 
     /// A directory from an old copy that was started, without reaching anybody, as often as its node was since the
@@ -452,6 +488,7 @@ impl Simulation {
         if kind == FaultKind::Rot {
             let mask = 1 << self.random.u32(..8);
             self.processes[place].disk.rot(&name, self.random.usize(..end), mask);
+            self.processes[place].rotten.insert(name);
         } else {
             let Some((other, other_end)) = self.draw_flushed(place) else { return false };
             let sector = |random: &mut fastrand::Rng, end| random.usize(..end) / SECTOR_BYTES * SECTOR_BYTES;
@@ -464,8 +501,8 @@ impl Simulation {
             }
             let kept_bytes = self.random.usize(..SECTOR_BYTES);
             self.processes[place].disk.misdirect(from, to, kept_bytes);
+            self.processes[place].rotten.extend([name, other]);
         }
-        self.processes[place].is_rotten = true;
         true
     }
 
@@ -475,17 +512,19 @@ impl Simulation {
         let process = &self.processes[place];
         let node = process.node.as_ref()?;
         let names = process.disk.list().unwrap_or_default();
-        let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".fsd")).collect();
+        let is_whole = |name: &&String| name.ends_with(".fsd") || is_checkpoint(name);
+        let segments: Vec<&String> = names.iter().filter(is_whole).collect();
         let name = if self.random.u32(..4) == 0 {
             names.iter().find(|name| *name == HARD_STATE_NAME)?
         } else {
             *self.random.choice(&segments)?
         };
         let len = process.disk.read(name).map_or(0, |bytes| bytes.len());
-        if name == HARD_STATE_NAME {
+        if name == HARD_STATE_NAME || is_checkpoint(name) {
             return Some((name.clone(), len));
         }
-        if process.proven.0 == 0 || process.proven >= node.log().last_index() {
+        let inside = node.log().first_index()..node.log().last_index();
+        if !inside.contains(&process.proven.next()) {
             return None;
         }
         let proven = node.log().position(process.proven.next());
@@ -497,15 +536,16 @@ impl Simulation {
         }
     }
 
-    /// What a power failure leaves of what was not flushed.
-    pub(crate) fn draw_fate(&mut self) -> Unflushed {
+    /// What a power failure in this phase leaves of what a node did not flush.
+    pub(crate) fn draw_fate(&mut self, place: usize, phase: Phase) -> Unflushed {
         let garbled = self.is_troubled && self.plan.faults.contains(FaultKind::TornGarbage);
         match self.random.u32(..4) {
             0 => Unflushed::Lost,
             1 => Unflushed::Kept,
             _ if garbled => {
-                let phase: Phase = self.phase();
-                self.coverage.note(FaultKind::TornGarbage, phase);
+                if self.processes[place].disk.unflushed_sectors() > 0 {
+                    self.coverage.note(FaultKind::TornGarbage, phase);
+                }
                 Unflushed::Garbled(self.random.u64(..))
             }
             _ => Unflushed::Drawn(self.random.u64(..)),

@@ -27,7 +27,9 @@ impl Simulation {
             process.proven = process.proven.min(durable);
         }
         let known = &mut process.durable;
-        if last_start(&known.starts) != last_start(raft.term_starts()) || durable < known.last {
+        let is_same =
+            known.base == raft.base() && last_start(&known.starts) == last_start(raft.term_starts());
+        if !is_same || durable < known.last {
             *known = LogShape::of(raft).cut(durable);
         } else {
             known.last = durable;
@@ -115,6 +117,7 @@ impl Simulation {
         if raft.term_at(last_known) != self.witness.id_at(last_known).map(|entry| entry.term) {
             return Err(format!("node {}: committed entry {last_known} is of another term", place + 1));
         }
+        let from = from.max(raft.base().index);
         if last_known > from {
             let sample = LogIndex(self.random.u64(from.0 + 1..=last_known.0));
             if let Ok(entry) = node.log().entry(sample) {
@@ -179,6 +182,14 @@ impl Simulation {
                 process.durable
             ))
         };
+        // A turn that failed may have installed what another node sent: a log of nothing but committed entries.
+        let has_installed = process.has_failed
+            && found.last == found.base.index
+            && found.base.index > memory.base.index
+            && self.witness.id_at(found.last).is_some_and(|entry| entry.term == found.base.term);
+        if has_installed {
+            return Ok(());
+        }
         if found.last < untouched || !found.agrees(&process.durable, untouched) {
             return fault("less than was flushed");
         }
@@ -233,9 +244,21 @@ impl Simulation {
         if self.processes.iter().any(|process| process.node.is_none()) {
             return Phase::Recovery;
         }
+        if self.somebody_lags_behind(leader) { Phase::CatchUp } else { Phase::Steady }
+    }
+
+    /// What the others are about while a node starts: that it is down itself says nothing.
+    pub(crate) fn phase_around_start(&self) -> Phase {
+        match (self.phase(), self.leader()) {
+            (Phase::Recovery, Some(leader)) if self.somebody_lags_behind(leader) => Phase::CatchUp,
+            (phase, _) => phase,
+        }
+    }
+
+    fn somebody_lags_behind(&self, leader: usize) -> bool {
         let last = self.processes[leader].raft().expect("it leads").last_index();
         let lags = |process: &Process| process.raft().is_some_and(|raft| raft.last_index().0 + 8 < last.0);
-        if self.processes.iter().any(lags) { Phase::CatchUp } else { Phase::Steady }
+        self.processes.iter().any(lags)
     }
 
     /// Whether a node holds what it once promised again.

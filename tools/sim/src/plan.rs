@@ -68,11 +68,17 @@ pub enum FaultKind {
     LateAnswer,
     /// A sector was written to another place than it was meant for.
     Misdirect,
+    /// Power that came back fails again soon.
+    Relapse,
+    /// The answers to changes that were passed on are lost while their leader hands over.
+    Unanswered,
+    /// A leader that was deposed unawares meets a node that has forgotten how it helped to depose it.
+    Reborn,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::Loss,
         Self::Delay,
         Self::Cut,
@@ -103,6 +109,9 @@ impl FaultKind {
         Self::Deposed,
         Self::LateAnswer,
         Self::Misdirect,
+        Self::Relapse,
+        Self::Unanswered,
+        Self::Reborn,
     ];
 
     /// Its name on the command line.
@@ -120,23 +129,23 @@ impl fmt::Display for FaultKind {
 
 /// A set of kinds of faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultSet(u32);
+pub struct FaultSet(u64);
 
 impl FaultSet {
     /// With one more.
     pub fn insert(&mut self, kind: FaultKind) {
-        self.0 |= 1 << kind as u32;
+        self.0 |= 1 << kind as u64;
     }
 
     /// With one less.
     pub fn remove(&mut self, kind: FaultKind) {
-        self.0 &= !(1 << kind as u32);
+        self.0 &= !(1 << kind as u64);
     }
 
     /// Whether it is in it.
     #[must_use]
     pub fn contains(self, kind: FaultKind) -> bool {
-        self.0 & (1 << kind as u32) != 0
+        self.0 & (1 << kind as u64) != 0
     }
 
     /// Those that are in it.
@@ -288,6 +297,10 @@ impl Plan {
             session_idle_ms_max: *random.choice(&[1_000, 3_000, 60_000]).expect("a choice"),
             sessions_max: *random.choice(&[2, 4, 65_536, 65_536]).expect("a choice"),
         };
+        // Some are larger than what the smallest segments hold. From a generator of its own, as the kinds of faults.
+        if fastrand::Rng::with_seed(seed.rotate_left(16)).u32(..16) == 0 {
+            plan.contents_max = 8000;
+        }
         if random.bool() {
             plan.session_clients = random.usize(1..=plan.clients);
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use crate::coverage::Coverage;
+use crate::marks::Marks;
 use crate::plan::{FaultKind, Plan};
 use crate::simulation::Simulation;
 
@@ -47,6 +48,8 @@ pub struct Report {
     pub simulated_ms: u64,
     /// Faults that were made.
     pub coverage: Coverage,
+    /// Rare branches that were reached.
+    pub marks: Marks,
 }
 
 impl Report {
@@ -82,6 +85,8 @@ pub struct Summary {
     pub simulated_ms: u64,
     /// See [`Report`].
     pub coverage: Coverage,
+    /// See [`Report`].
+    pub marks: Marks,
     /// Runs that failed.
     pub failures: Vec<Report>,
 }
@@ -98,6 +103,7 @@ impl Summary {
         self.proofs += report.proofs;
         self.simulated_ms += report.simulated_ms;
         self.coverage.add(&report.coverage);
+        self.marks.add(&report.marks);
         if report.failure.is_some() {
             self.failures.push(report);
         }
@@ -114,6 +120,8 @@ pub fn run(plan: &Plan) -> Report {
 #[must_use]
 pub fn run_and_tell(plan: &Plan, tells: bool) -> Report {
     RUNNING.with_borrow_mut(|running| running.0 = plan.to_string());
+    // What was reached outside of runs is of no interest.
+    drop(Marks::take());
     let mut simulation = Simulation::new(plan);
     simulation.tells = tells;
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -139,6 +147,7 @@ pub fn run_and_tell(plan: &Plan, tells: bool) -> Report {
         proofs: simulation.proofs,
         simulated_ms: simulation.now_us / 1000,
         coverage: simulation.coverage.clone(),
+        marks: Marks::take(),
     }
 }
 

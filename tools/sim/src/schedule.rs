@@ -15,7 +15,7 @@ pub(crate) enum Happening {
     /// A node has a timer that is due, or is no longer busy.
     Wake { node: usize, life: u64 },
     /// The segment that a node wanted is to be made ready.
-    Spare { node: usize, life: u64 },
+    Job { node: usize, life: u64 },
     /// A node that is down is started.
     Start { node: usize },
     /// A client does its next thing.
@@ -24,6 +24,12 @@ pub(crate) enum Happening {
     Fault,
     /// The next act of a script is played, if this is still its number.
     Act { number: u64 },
+    /// The next act of a rebirth is played, if this is still its number.
+    Rebirth { number: u64 },
+    /// What the leader has for a node is lost on its way.
+    LoseAnswer { node: usize },
+    /// A node is told to stop, if this is still its life.
+    Stop { node: usize, life: u64 },
     /// A fault of this number ends.
     Heal { number: u64 },
 }

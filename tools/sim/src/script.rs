@@ -68,6 +68,21 @@ impl Simulation {
         true
     }
 
+    /// Begins a script before there is any leader: of the very first one nobody hears, and another begins the cluster.
+    pub(crate) fn begin_script_of_first_leaders(&mut self) {
+        let acts = vec![Act::Settled, Act::Unheard];
+        self.scripts += 1;
+        self.script = Some(Script {
+            number: self.scripts,
+            acts,
+            alone: None,
+            chosen: None,
+            behind: Term(0),
+            until_us: 0,
+        });
+        self.await_act();
+    }
+
     /// The script ends, and whom it cut off is heard again.
     pub(crate) fn end_script(&mut self) {
         let Some(script) = self.script.take() else { return };

@@ -11,8 +11,10 @@ use crate::coverage::Coverage;
 use crate::fabric::{Chunk, Fabric, Party, Side};
 use crate::late_answers::Asked;
 use crate::nemesis::Nemesis;
+use crate::occasions::Occasions;
 use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
+use crate::reborn::Reborn;
 use crate::record::Record;
 use crate::schedule::{Happening, Schedule};
 use crate::script::Script;
@@ -25,6 +27,10 @@ pub(crate) type Checked = Result<(), String>;
 
 /// The first moment of simulated time.
 const BEGIN_US: u64 = 1_000_000;
+/// So many events make a turn that may store many entries,
+const BATCH_EVENTS: usize = 4;
+/// and in the midst of so many operations of its disk.
+const BATCH_OPERATIONS: std::ops::RangeInclusive<u64> = 4..=24;
 /// Old messages that are kept for each node.
 const HEARD_MAX: usize = 32;
 
@@ -41,10 +47,16 @@ pub(crate) struct Simulation {
     pub(crate) clients: Vec<Client>,
     pub(crate) witness: Witness,
     pub(crate) nemesis: Nemesis,
+    pub(crate) occasions: Occasions,
     pub(crate) script: Option<Script>,
     /// Scripts and their acts so far.
     pub(crate) scripts: u64,
-    /// Times that late answers came since the last fault.
+    pub(crate) reborn: Option<Reborn>,
+    /// The acts of all of these so far.
+    pub(crate) acts: u64,
+    /// The next answer to a change that is passed on is to be lost.
+    pub(crate) loses_next_answer: bool,
+    /// Times that late answers came in this event.
     pub(crate) late_answers: u64,
     pub(crate) coverage: Coverage,
     /// Who led in each term.
@@ -82,8 +94,12 @@ impl Simulation {
         Self {
             fabric: Fabric::new(plan, random.fork()),
             nemesis: Nemesis::default(),
+            occasions: Occasions::new(plan.seed),
             script: None,
             scripts: 0,
+            reborn: None,
+            acts: 0,
+            loses_next_answer: false,
             late_answers: 0,
             plan: plan.clone(),
             reading: Plan {
@@ -111,6 +127,7 @@ impl Simulation {
 
     /// Lets events happen until so many were delivered to nodes.
     pub(crate) fn run_steps(&mut self) -> Checked {
+        self.begin_with_occasion();
         while self.steps < self.plan.steps {
             self.next_event()?;
         }
@@ -137,6 +154,12 @@ impl Simulation {
     pub(crate) fn next_event(&mut self) -> Checked {
         let (time_us, happening) = self.schedule.next().expect("something always comes");
         self.now_us = self.now_us.max(time_us);
+        self.happen(time_us, happening)?;
+        self.note_what_was_done();
+        self.take_occasion()
+    }
+
+    fn happen(&mut self, time_us: u64, happening: Happening) -> Checked {
         match happening {
             Happening::Arrive { connection, to, chunk } => self.arrive(connection, to, chunk),
             Happening::Wake { node, life } => {
@@ -147,7 +170,7 @@ impl Simulation {
                 process.wake_at_us = None;
                 self.turn(node)
             }
-            Happening::Spare { node, life } => self.make_spare(node, life),
+            Happening::Job { node, life } => self.do_job(node, life),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
                 let plan = if self.nemesis.only_reads(client) { &self.reading } else { &self.plan };
@@ -166,6 +189,18 @@ impl Simulation {
             Happening::Fault => self.make_fault(),
             Happening::Act { number } => {
                 self.play_act(number);
+                Ok(())
+            }
+            Happening::Rebirth { number } => {
+                self.play_rebirth(number);
+                Ok(())
+            }
+            Happening::LoseAnswer { node } => {
+                self.lose_answer(node);
+                Ok(())
+            }
+            Happening::Stop { node, life } => {
+                self.stop_in_life(node, life);
                 Ok(())
             }
             Happening::Heal { number } => {
@@ -273,7 +308,11 @@ impl Simulation {
             }
         }
         if self.plan.faults.contains(FaultKind::LateAnswer) {
-            process.late_answers.keep(&process.sockets.events, &mut self.random);
+            process.late_answers.keep(process.life, &process.sockets.events, &mut self.random);
+        }
+        if process.fails_in_batch && self.is_troubled && process.sockets.events.len() >= BATCH_EVENTS {
+            process.fails_in_batch = false;
+            process.disk.power_off_at(process.disk.operations() + self.random.u64(BATCH_OPERATIONS));
         }
         let flushes = process.disk.flushes();
         let mut wire = Wire {
@@ -290,7 +329,7 @@ impl Simulation {
             flushes,
             flush_us: process.flush_us,
             log_last: node.raft().last_index(),
-            is_rotten: process.is_rotten,
+            is_rotten: !process.rotten.is_empty(),
             random: &mut self.random,
             asked: None,
             failure: None,
@@ -319,7 +358,7 @@ impl Simulation {
             && let Some(asked) = asked
             && self.random.u32(..if matches!(asked, Asked::Round(..)) { 8 } else { 4 }) == 0
         {
-            process.sockets.events.extend(process.late_answers.like(asked));
+            process.sockets.events.extend(process.late_answers.like(process.life, asked));
             self.late_answers += 1;
         }
         let flushed = process.disk.flushes() - flushes;
@@ -329,11 +368,21 @@ impl Simulation {
             return Err(failure);
         }
         process.has_failed = result.is_err();
+        self.pause_reader(place, asked);
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
+        self.follow_reborn(place);
+        if let Some(Asked::Change(_)) = asked {
+            self.follow_change(place);
+        }
+        self.stop_before_expiry(place)?;
         match result {
             Err(fault) => self.end_of_process(place, &fault),
+            Ok(()) if flushed > 0 && self.relapses(place) => {
+                self.lose_power(place);
+                Ok(())
+            }
             Ok(()) => self.plan_next_turn(place),
         }
     }
@@ -345,12 +394,10 @@ impl Simulation {
             self.end(place, false);
             return Ok(());
         }
-        if process.spare_request.is_none()
-            && let Some(request) = node.wants_spare()
-        {
-            process.spare_request = Some(request);
+        while let Some(job) = node.next_job().map_err(|fault| fault.to_string())? {
+            process.jobs.push_back(job);
             let at_us = self.now_us + self.random.u64(..20_000);
-            self.schedule.at(at_us, Happening::Spare { node: place, life: process.life });
+            self.schedule.at(at_us, Happening::Job { node: place, life: process.life });
         }
         let mut next_us = None;
         if let Some(deadline_ms) = node.next_deadline_ms() {
