@@ -299,16 +299,28 @@ impl<D: Disk> StreamWriter<D> {
     fn take_end(&mut self, part: &Bytes, is_last: bool) -> Result<Progress<D::File>, TransferError> {
         let at = self.offset - part.len() as u64;
         let (head, restoring) = self.restoring.take().expect("an end comes behind the head");
-        let checked = self.check_crc(PartKind::End, part);
-        let checked = checked.and_then(|_| self.counted.check_end(&head, &part[PART_HEAD_BYTES..]));
-        let checked = checked.and_then(|()| if is_last { Ok(()) } else { Err(StreamProblem::Trailing) });
-        let store = checked.and_then(|()| Ok(restoring.finish()?));
+        let store = self.finish_store(&head, restoring, part, is_last);
         let store = store.map_err(|what| what.of(self.counted.parts, at))?;
         self.finish_present()?;
         // From here on they are the receiver's business.
         self.begun.clear();
         let kept = std::mem::take(&mut self.kept);
         Ok(Progress::Whole(Box::new(Received { head, store, kept })))
+    }
+
+    fn finish_store(
+        &self,
+        head: &StreamHead,
+        restoring: Restoring,
+        end: &Bytes,
+        is_last: bool,
+    ) -> Result<FileStore, StreamProblem> {
+        self.check_crc(PartKind::End, end)?;
+        self.counted.check_end(head, &end[PART_HEAD_BYTES..])?;
+        if !is_last {
+            return Err(StreamProblem::Trailing);
+        }
+        Ok(restoring.finish()?)
     }
 
     fn here(&self, what: StreamProblem) -> TransferError {
