@@ -54,7 +54,7 @@ impl<F> Received<F> {
 }
 
 /// A store that is being received. Until it is whole it leaves nothing that counts: files with temporary names, and
-/// kept segments to which nothing refers. The next start removes both; [`StreamWriter::abandon`] does so at once.
+/// kept segments to which nothing refers. The next start removes both; [`StreamWriter::abandon`], or an error, does so at once.
 pub struct StreamWriter<D: Disk> {
     disk: D,
     cluster: Option<String>,
@@ -121,7 +121,7 @@ impl<D: Disk> StreamWriter<D> {
     ///
     /// # Errors
     /// If they are not the next ones; then nothing was done. Or if they are no stream, or the disk fails: then nothing
-    /// more is taken.
+    /// more is taken, and what was made is removed as far as that can be done.
     ///
     /// # Panics
     /// If a header was needed the last time, and there is none.
@@ -140,6 +140,10 @@ impl<D: Disk> StreamWriter<D> {
         assert!(self.waiting.is_none() || fresh.is_some(), "no header for the next segment");
         let fed = self.take(bytes, fresh);
         self.is_over = !matches!(fed, Ok(Progress::More { .. }));
+        if fed.is_err() {
+            // A sender may try again and again. What cannot be removed now, the next start removes.
+            let _ = self.remove_begun();
+        }
         fed
     }
 
@@ -152,13 +156,21 @@ impl<D: Disk> StreamWriter<D> {
     ///
     /// # Errors
     /// If the directory cannot be changed.
-    pub fn abandon(self) -> io::Result<()> {
+    pub fn abandon(mut self) -> io::Result<()> {
+        self.remove_begun()
+    }
+
+    fn remove_begun(&mut self) -> io::Result<()> {
+        // A file that is open keeps its room.
+        self.present = None;
+        self.kept.clear();
         for name in self.kept_names() {
             match self.disk.remove(&name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
+        self.begun.clear();
         Ok(())
     }
 
