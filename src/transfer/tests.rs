@@ -111,6 +111,7 @@ fn checkpoint<D: Disk>(
         entry,
         stamp: image.cluster_time,
         log_end: Position::default(),
+        begins_anew: false,
         genesis: Some(ClusterId(77)),
         registrations: vec![(LogIndex(1), NodeId(1), Incarnation(11))],
         segments,

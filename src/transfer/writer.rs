@@ -54,7 +54,7 @@ impl<F> Received<F> {
 }
 
 /// A store that is being received. Until it is whole it leaves nothing that counts: files with temporary names, and
-/// kept segments to which nothing refers. The next start removes both; [`StreamWriter::abandon`] does so at once.
+/// kept segments to which nothing refers. The next start removes both; [`StreamWriter::abandon`], or an error, does so at once.
 pub struct StreamWriter<D: Disk> {
     disk: D,
     cluster: Option<String>,
@@ -121,7 +121,7 @@ impl<D: Disk> StreamWriter<D> {
     ///
     /// # Errors
     /// If they are not the next ones; then nothing was done. Or if they are no stream, or the disk fails: then nothing
-    /// more is taken.
+    /// more is taken, and what was made is removed as far as that can be done.
     ///
     /// # Panics
     /// If a header was needed the last time, and there is none.
@@ -140,6 +140,10 @@ impl<D: Disk> StreamWriter<D> {
         assert!(self.waiting.is_none() || fresh.is_some(), "no header for the next segment");
         let fed = self.take(bytes, fresh);
         self.is_over = !matches!(fed, Ok(Progress::More { .. }));
+        if fed.is_err() {
+            // A sender may try again and again. What cannot be removed now, the next start removes.
+            let _ = self.remove_begun();
+        }
         fed
     }
 
@@ -152,13 +156,21 @@ impl<D: Disk> StreamWriter<D> {
     ///
     /// # Errors
     /// If the directory cannot be changed.
-    pub fn abandon(self) -> io::Result<()> {
+    pub fn abandon(mut self) -> io::Result<()> {
+        self.remove_begun()
+    }
+
+    fn remove_begun(&mut self) -> io::Result<()> {
+        // A file that is open keeps its room.
+        self.present = None;
+        self.kept.clear();
         for name in self.kept_names() {
             match self.disk.remove(&name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
+        self.begun.clear();
         Ok(())
     }
 
@@ -299,16 +311,28 @@ impl<D: Disk> StreamWriter<D> {
     fn take_end(&mut self, part: &Bytes, is_last: bool) -> Result<Progress<D::File>, TransferError> {
         let at = self.offset - part.len() as u64;
         let (head, restoring) = self.restoring.take().expect("an end comes behind the head");
-        let checked = self.check_crc(PartKind::End, part);
-        let checked = checked.and_then(|_| self.counted.check_end(&head, &part[PART_HEAD_BYTES..]));
-        let checked = checked.and_then(|()| if is_last { Ok(()) } else { Err(StreamProblem::Trailing) });
-        let store = checked.and_then(|()| Ok(restoring.finish()?));
+        let store = self.finish_store(&head, restoring, part, is_last);
         let store = store.map_err(|what| what.of(self.counted.parts, at))?;
         self.finish_present()?;
         // From here on they are the receiver's business.
         self.begun.clear();
         let kept = std::mem::take(&mut self.kept);
         Ok(Progress::Whole(Box::new(Received { head, store, kept })))
+    }
+
+    fn finish_store(
+        &self,
+        head: &StreamHead,
+        restoring: Restoring,
+        end: &Bytes,
+        is_last: bool,
+    ) -> Result<FileStore, StreamProblem> {
+        self.check_crc(PartKind::End, end)?;
+        self.counted.check_end(head, &end[PART_HEAD_BYTES..])?;
+        if !is_last {
+            return Err(StreamProblem::Trailing);
+        }
+        Ok(restoring.finish()?)
     }
 
     fn here(&self, what: StreamProblem) -> TransferError {
