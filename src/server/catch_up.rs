@@ -157,8 +157,11 @@ impl<D: Disk> Node<D> {
         let Some(receiving) = self.catch_up.receiving.as_mut().filter(|receiving| receiving.awaits_writer())
         else {
             // It was given up meanwhile; what it wrote goes, too.
-            if let Ok((writer, _)) = written {
+            if let Ok((writer, progress)) = written {
                 self.housekeeping.discard(writer.kept_names());
+                if let Progress::Whole(received) = progress {
+                    self.housekeeping.discard(received.kept_names());
+                }
             }
             return Ok(());
         };

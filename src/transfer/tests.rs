@@ -119,7 +119,6 @@ fn checkpoint<D: Disk>(
         files: image.files,
         sessions: image.sessions,
         body_bytes: image.items_bytes,
-        begins_anew: false,
     };
     let mut writer = CheckpointWriter::create(disk, &head).unwrap();
     loop {
