@@ -46,6 +46,8 @@ struct Sending<D: Disk> {
     chunk: Option<Chunk>,
     sent_ms: Option<u64>,
     chunk_bytes: usize,
+    /// What lies before this the node has by another stream of the same.
+    skip_to: u64,
 }
 
 /// A stream from the leader.
@@ -300,6 +302,7 @@ impl<D: Disk> Node<D> {
                 sending.reader = Some(reader);
                 sending.chunk = Some(chunk);
                 sending.sent_ms = None;
+                sending.skip();
             }
             // What was removed in between is in another checkpoint by now.
             Err(error) => {
@@ -353,7 +356,8 @@ impl<D: Disk> Node<D> {
         );
         let chunk_bytes = limits::CHUNK_BYTES_MIN;
         let job = Job::OpenStream(node, head.clone(), chunk_bytes);
-        let sending = Sending { entry: head.entry, reader: None, chunk: None, sent_ms: None, chunk_bytes };
+        let sending =
+            Sending { entry: head.entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 };
         self.catch_up.jobs.push_back(job);
         self.catch_up.sending.insert(node, sending);
     }
@@ -363,14 +367,32 @@ impl<D: Disk> Sending<D> {
     /// The node has everything before `next_offset`. Whether it knows nothing of the stream any more.
     fn acknowledge(&mut self, now_ms: u64, next_offset: u64, heartbeat_ms: u64) -> bool {
         let Some(chunk) = &self.chunk else { return false };
-        if next_offset == chunk.offset + chunk.bytes.len() as u64 {
+        let (offset, end) = (chunk.offset, chunk.offset + chunk.bytes.len() as u64);
+        if next_offset == end {
             let took_ms = self.sent_ms.map_or(0, |sent_ms| now_ms - sent_ms);
             let bytes = self.chunk_bytes;
             let bytes = if took_ms <= heartbeat_ms / 2 { bytes * 2 } else { bytes / 2 };
             self.chunk_bytes = bytes.clamp(limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
             self.chunk = None;
+        } else if next_offset > offset {
+            self.skip_to = next_offset;
+            self.skip();
         }
         // Anything else is a late answer, but for that of a node that was started anew.
-        next_offset == 0 && self.chunk.as_ref().is_some_and(|chunk| chunk.offset > 0)
+        next_offset == 0 && offset > 0
+    }
+
+    /// Passes over what the node has already.
+    fn skip(&mut self) {
+        let Some(chunk) = &mut self.chunk else { return };
+        let len = chunk.bytes.len();
+        let known = (self.skip_to.saturating_sub(chunk.offset) as usize).min(len);
+        if known == len && !chunk.is_last {
+            self.chunk = None;
+        } else if known > 0 {
+            chunk.bytes = chunk.bytes.slice(known..);
+            chunk.offset += known as u64;
+            self.sent_ms = None;
+        }
     }
 }
