@@ -19,7 +19,8 @@ use fsd_wire::peer::PeerMessage;
 use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::{EntryId, NodeId};
 
-use super::jobs::Job;
+use super::housekeeping::ReceivedStore;
+use super::jobs::{ChunkRead, ChunkWritten, Job};
 use super::node::Node;
 use super::{Fault, Network};
 use crate::limits;
@@ -41,7 +42,7 @@ pub(super) struct CatchUp<D: Disk> {
 struct Sending<D: Disk> {
     entry: EntryId,
     /// While no job has it.
-    reader: Option<StreamReader<D>>,
+    reader: Option<Box<StreamReader<D>>>,
     /// The chunk that was read last, until it is acknowledged.
     chunk: Option<Chunk>,
     sent_ms: Option<u64>,
@@ -55,11 +56,11 @@ struct Receiving<D: Disk> {
     leader: NodeId,
     entry: EntryId,
     /// While no job has it, and more is to come.
-    writer: Option<StreamWriter<D>>,
+    writer: Option<Box<StreamWriter<D>>>,
     next_offset: u64,
     is_whole: bool,
     /// All is there; it is taken when its checkpoint is begun.
-    received: Option<Box<Received<D::File>>>,
+    received: Option<ReceivedStore<D>>,
 }
 
 impl<D: Disk> Receiving<D> {
@@ -83,7 +84,7 @@ impl<D: Disk> CatchUp<D> {
     }
 
     /// A store that came whole, for its checkpoint to be begun.
-    pub(super) fn take_received(&mut self) -> Option<Box<Received<D::File>>> {
+    pub(super) fn take_received(&mut self) -> Option<ReceivedStore<D>> {
         self.receiving.as_mut()?.received.take()
     }
 }
@@ -114,7 +115,7 @@ impl<D: Disk> Node<D> {
             self.abandon_receiving();
             if offset == 0 {
                 let writer = StreamWriter::begin(self.log.disk(), Some(&self.config.cluster));
-                let writer = Some(writer);
+                let writer = Some(Box::new(writer));
                 self.catch_up.receiving = Some(Receiving {
                     leader: from,
                     entry,
@@ -141,7 +142,7 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn write_chunk(&mut self, writer: StreamWriter<D>, offset: u64, bytes: Bytes) {
+    fn write_chunk(&mut self, writer: Box<StreamWriter<D>>, offset: u64, bytes: Bytes) {
         let header = self.log.kept_header(self.log.segment_bytes());
         self.catch_up.jobs.push_back(Job::WriteStream(writer, offset, bytes, header));
     }
@@ -152,7 +153,7 @@ impl<D: Disk> Node<D> {
     /// If the disk fails.
     pub(super) fn chunk_written(
         &mut self,
-        written: Result<(StreamWriter<D>, Progress<D::File>), TransferError>,
+        written: ChunkWritten<D>,
         offset: u64,
         bytes: Bytes,
     ) -> Result<(), Fault> {
@@ -291,11 +292,7 @@ impl<D: Disk> Node<D> {
     ///
     /// # Errors
     /// If what is to be sent is damaged, or the disk fails.
-    pub(super) fn chunk_read(
-        &mut self,
-        node: NodeId,
-        read: Result<(StreamReader<D>, Chunk), TransferError>,
-    ) -> Result<(), Fault> {
+    pub(super) fn chunk_read(&mut self, node: NodeId, read: ChunkRead<D>) -> Result<(), Fault> {
         let Some(sending) = self.catch_up.sending.get_mut(&node) else { return Ok(()) };
         match read {
             Ok((reader, chunk)) => {

@@ -22,6 +22,9 @@ use crate::raft::LogSummary;
 use crate::storage::{CheckpointHead, CheckpointWriter, SegmentId, SegmentedLog, Spare, StorageError};
 use crate::transfer::Received;
 
+/// A store that came from another node.
+pub(super) type ReceivedStore<D> = Box<Received<<D as Disk>::File>>;
+
 /// What a node knows of its checkpoints.
 pub(super) struct Housekeeping<D: Disk> {
     /// Those that count, the older one first; at most two.
@@ -45,7 +48,7 @@ struct Making<D: Disk> {
     /// The image has more to give.
     more: bool,
     /// The store, if it is not this node's own: with this checkpoint it becomes that.
-    received: Option<Box<Received<D::File>>>,
+    received: Option<ReceivedStore<D>>,
 }
 
 impl<D: Disk> Housekeeping<D> {
@@ -81,7 +84,7 @@ impl<D: Disk> Housekeeping<D> {
     }
 
     /// Gives the checkpoint its name: from now on, each start finds the received store.
-    pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, Box<Received<D::File>>), Fault> {
+    pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, ReceivedStore<D>), Fault> {
         let making = self.making.take().expect("it is ready");
         let (writer, received) = making.writer.zip(making.received).expect("it is ready");
         writer.finish().map_err(|source| failed("give a checkpoint its name", source))?;
@@ -248,7 +251,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// A store came whole from another node: a checkpoint of it is written.
-    fn begin_installation(&mut self, mut received: Box<Received<D::File>>) -> Job<D> {
+    fn begin_installation(&mut self, mut received: ReceivedStore<D>) -> Job<D> {
         let (image, segments) = begin_image(&mut received.store);
         let base = self.log.base_for(received.head.entry, image.cluster_time);
         let head = CheckpointHead {
@@ -269,7 +272,7 @@ impl<D: Disk> Node<D> {
         self.begin_making(head, Some(received))
     }
 
-    fn begin_making(&mut self, head: CheckpointHead, received: Option<Box<Received<D::File>>>) -> Job<D> {
+    fn begin_making(&mut self, head: CheckpointHead, received: Option<ReceivedStore<D>>) -> Job<D> {
         let more = head.files + head.sessions > 0;
         self.housekeeping.making = Some(Making { head: head.clone(), writer: None, more, received });
         Job::BeginCheckpoint(head)

@@ -11,6 +11,11 @@ use crate::storage::segment::SegmentHeader;
 use crate::storage::{CheckpointHead, CheckpointWriter, Spare, SpareRequest};
 use crate::transfer::{Chunk, Progress, StreamReader, StreamWriter, TransferError};
 
+/// A chunk that was read, with what reads the next one.
+pub type ChunkRead<D> = Result<(Box<StreamReader<D>>, Chunk), TransferError>;
+/// How far a stream has come with a chunk, and what takes the next one.
+pub type ChunkWritten<D> = Result<(Box<StreamWriter<D>>, Progress<<D as Disk>::File>), TransferError>;
+
 /// Something to be done.
 pub enum Job<D: Disk> {
     /// Make the log's next segment ready.
@@ -26,9 +31,9 @@ pub enum Job<D: Disk> {
     /// Begin to read the state as of a checkpoint, for a node.
     OpenStream(NodeId, CheckpointHead, usize),
     /// Read the next chunk, of so many bytes at most.
-    ReadStream(NodeId, StreamReader<D>, usize),
+    ReadStream(NodeId, Box<StreamReader<D>>, usize),
     /// Write a chunk that came from another node.
-    WriteStream(StreamWriter<D>, u64, Bytes, SegmentHeader),
+    WriteStream(Box<StreamWriter<D>>, u64, Bytes, SegmentHeader),
 }
 
 /// What became of it.
@@ -42,9 +47,9 @@ pub enum Done<D: Disk> {
     /// See [`Job::Remove`].
     Removed(io::Result<()>),
     /// See [`Job::OpenStream`] and [`Job::ReadStream`].
-    Read(NodeId, Result<(StreamReader<D>, Chunk), TransferError>),
+    Read(NodeId, ChunkRead<D>),
     /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
-    Written(Result<(StreamWriter<D>, Progress<D::File>), TransferError>, u64, Bytes),
+    Written(ChunkWritten<D>, u64, Bytes),
 }
 
 impl<D: Disk> Job<D> {
@@ -60,7 +65,7 @@ impl<D: Disk> Job<D> {
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
             Self::OpenStream(node, head, bytes_max) => {
                 let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));
-                Done::Read(node, opened.and_then(|reader| read_chunk(reader, bytes_max)))
+                Done::Read(node, opened.and_then(|reader| read_chunk(Box::new(reader), bytes_max)))
             }
             Self::ReadStream(node, reader, bytes_max) => Done::Read(node, read_chunk(reader, bytes_max)),
             Self::WriteStream(mut writer, offset, bytes, header) => {
@@ -71,10 +76,7 @@ impl<D: Disk> Job<D> {
     }
 }
 
-fn read_chunk<D: Disk>(
-    mut reader: StreamReader<D>,
-    bytes_max: usize,
-) -> Result<(StreamReader<D>, Chunk), TransferError> {
+fn read_chunk<D: Disk>(mut reader: Box<StreamReader<D>>, bytes_max: usize) -> ChunkRead<D> {
     let chunk = reader.next_chunk(bytes_max)?;
     Ok((reader, chunk))
 }
