@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fsd::mapping::Disk;
 use fsd::simulated_disk::{SECTOR_BYTES, SimulatedDisk, Unflushed};
-use fsd::storage::segment::file_name;
+use fsd::storage::segment::{RECORDS_AT, file_name};
 
 use crate::clock::TRUE_RATE;
 use crate::coverage::Phase;
@@ -531,6 +531,8 @@ impl Simulation {
         let segment = file_name(proven.segment());
         match name.cmp(&segment) {
             Ordering::Less => Some((name.clone(), len)),
+            // Before its first record is proven, nothing in a segment is.
+            Ordering::Equal if proven.offset() == RECORDS_AT => None,
             Ordering::Equal => Some((name.clone(), proven.offset() as usize)),
             Ordering::Greater => None,
         }
