@@ -16,3 +16,4 @@ mod signals;
 pub mod simulated_disk;
 pub mod storage;
 pub mod timer_wheel;
+pub mod transfer;

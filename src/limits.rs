@@ -106,6 +106,18 @@ pub const READS_WAITING_MAX: usize = 65_536;
 /// Batches of followers' reads that wait at a leader for its store; beyond, one is dropped and asked for again.
 pub const PEER_READS_WAITING_MAX: usize = 4096;
 
+/// Bytes of the store's image that are given out at a time.
+pub const IMAGE_SLICE_BYTES: usize = 64 * 1024;
+/// A checkpoint is due when the log has grown by this share of what is live, and by half a segment.
+pub const CHECKPOINT_AT_LIVE_SHARE: u64 = 4;
+/// Checkpoints that are kept: should one be damaged, there is another.
+pub const CHECKPOINTS_KEPT: usize = 2;
+
+/// Bytes of a chunk of a store that is sent to a node: the fewest, on a slow connection.
+pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
+/// The most.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+
 /// Entries applied in one turn; the rest follows in the next, so that a long replay does not stall heartbeats.
 pub const APPLY_ENTRIES_PER_TURN_MAX: usize = 8192;
 

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 /// A directory of mapped files, by name. What changes names is durable after [`Disk::sync_directory`], what
 /// changes bytes after [`MappedFile::flush`]; before, a power failure may keep or lose each of them.
@@ -39,6 +41,14 @@ pub trait Disk: Clone + Send + 'static {
     /// # Errors
     /// If it cannot be made whole; then there is no file of this name.
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<Self::File>;
+
+    /// Makes a file all of which is stored once and then only read, in place of one that has this name. Its room is
+    /// reserved, so that no store meets a full disk, but nothing is written: until it was stored into and flushed it may hold
+    /// anything after a power failure.
+    ///
+    /// # Errors
+    /// If it cannot be made whole; then there is no file of this name.
+    fn create_unfilled(&self, name: &str, len_bytes: u64) -> io::Result<Self::File>;
 
     /// Opens a file that is there.
     ///
@@ -243,6 +253,22 @@ impl FileDisk {
         self.shared.lock.is_none()
     }
 
+    /// Makes a file, and gives it its length with `lengthen`.
+    fn make(&self, name: &str, lengthen: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<FileOfDisk> {
+        self.refuse_if_read_only()?;
+        let path = self.shared.path.join(name);
+        let made = create_file(&path).and_then(|mut file| {
+            lengthen(&mut file)?;
+            FileOfDisk::map(file)
+        });
+        if made.is_err() {
+            // What is left of it is of no use and holds space that is short. If even this fails, the next
+            // start removes it.
+            let _ = std::fs::remove_file(&path);
+        }
+        made
+    }
+
     fn refuse_if_read_only(&self) -> io::Result<()> {
         if self.is_read_only() { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
@@ -264,15 +290,11 @@ impl Disk for FileDisk {
     }
 
     fn create(&self, name: &str, len_bytes: u64) -> io::Result<FileOfDisk> {
-        self.refuse_if_read_only()?;
-        let path = self.shared.path.join(name);
-        let made = create_filled(&path, len_bytes);
-        if made.is_err() {
-            // What is left of it is of no use and holds space that is short. If even this fails, the next
-            // start removes it.
-            let _ = std::fs::remove_file(&path);
-        }
-        made
+        self.make(name, |file| fill(file, len_bytes))
+    }
+
+    fn create_unfilled(&self, name: &str, len_bytes: u64) -> io::Result<FileOfDisk> {
+        self.make(name, |file| reserve(file, len_bytes))
     }
 
     fn open(&self, name: &str) -> io::Result<FileOfDisk> {
@@ -324,9 +346,12 @@ fn create_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn create_filled(path: &Path, len_bytes: u64) -> io::Result<FileOfDisk> {
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
+fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Writes zeros up to this length.
+fn fill(file: &mut File, len_bytes: u64) -> io::Result<()> {
     let zeros = [0; FILL_BYTES];
     let mut left = len_bytes;
     while left > 0 {
@@ -337,7 +362,15 @@ fn create_filled(path: &Path, len_bytes: u64) -> io::Result<FileOfDisk> {
             file.sync_data()?;
         }
     }
-    FileOfDisk::map(file)
+    Ok(())
+}
+
+/// Reserves room up to this length; a file system that cannot do that has zeros written to it.
+fn reserve(file: &mut File, len_bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(&*file, FallocateFlags::empty(), 0, len_bytes) {
+        Err(Errno::OPNOTSUPP) => fill(file, len_bytes),
+        reserved => Ok(reserved?),
+    }
 }
 
 /// A file of a [`FileDisk`].

@@ -80,6 +80,7 @@ mod planted {
         16 "conflict-hint-is-last" "the leader probes again where it was refused";
         17 "prev-not-checked" "a follower does not compare the entry before";
         18 "commit-beyond-match" "a follower commits as far as the leader has, whatever it holds";
+        19 "base-is-a-conflict" "a follower refuses what begins before its base";
         20 "ack-before-flush" "an AppendEntries is answered before the flush";
         20 "no-flush" "the log is never flushed";
         21 "quorum-is-half" "half of the members are a quorum";
@@ -90,7 +91,14 @@ mod planted {
         24 "answer-to-earlier-life" "an answer to a question of an earlier life is taken";
         26 "read-before-apply" "a read is answered before the store has come to its index";
         26 "apply-uncommitted" "entries are applied before they are committed";
+        29 "confirmation-compacted-away" "of a node's registrations, only the last outlives a compaction";
         30 "confirmed-at-once" "a newcomer is confirmed before its registration is committed";
+        33 "log-discarded-though-it-has-the-entry" "a snapshot is installed over a log that has its entry";
+        33 "tail-survives-install" "what conflicted stays in the log behind a snapshot";
+        34 "install-goes-backwards" "a snapshot is installed over a store that is newer";
+        35 "commit-begins-at-zero" "a start forgets what the checkpoint proves to be committed";
+        36 "compacted-leader-is-silent" "a leader whose log is empty sends nobody a snapshot";
+        36 "hint-clamped-to-base" "a leader probes at its base again where it was refused";
         37 "change-answered-early" "a change is answered when it is proposed";
         38 "unknown-is-refused" "a change whose time is up is called refused";
         38 "other-entry-is-done" "a change is done when any entry is committed at its index";

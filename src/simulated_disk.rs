@@ -441,6 +441,11 @@ impl Disk for SimulatedDisk {
         Ok(SimulatedFile { disk: self.clone(), number, len_bytes, is_sealed: false })
     }
 
+    fn create_unfilled(&self, name: &str, len_bytes: u64) -> io::Result<SimulatedFile> {
+        // No different here: what was not flushed since the file was made may be zeros, or garbage where it is asked for.
+        self.create(name, len_bytes)
+    }
+
     fn open(&self, name: &str) -> io::Result<SimulatedFile> {
         let state = self.state();
         let number = state.file_of(name)?;

@@ -1,5 +1,5 @@
 //! The statements of the Raft paper ("In Search of an Understandable Consensus Algorithm", extended version),
-//! figure 2 and sections 5.1 to 5.4, one by one, through the core's public interface. Where `fsd` differs on
+//! figures 2 and 13 and sections 5.1 to 5.4 and 7, one by one, through the core's public interface. Where `fsd` differs on
 //! purpose (PreVote, leader stickiness), the test says so.
 
 #![allow(dead_code, reason = "the node of these tests is shared with the core's own")]
@@ -12,6 +12,9 @@ use fsd_wire::{EntryKind, LogIndex, NodeId, Payload, Term};
 
 #[path = "../src/raft/tests/single.rs"]
 mod single;
+
+#[path = "raft_paper/log_compaction.rs"]
+mod log_compaction;
 
 use single::{ELECTION_MS, Single, entries, entry, id};
 

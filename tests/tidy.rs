@@ -56,6 +56,11 @@ const ROOMS: &[Room] = &[
         ours: Ours::Only(&["storage", "limits", "mapping", "raft", "marks", "mutants"]),
         crates: Some(&["fsd_wire", "bytes", "byteorder", "crc32fast", "fastrand", "log"]),
     },
+    Room {
+        path: "src/transfer",
+        ours: Ours::Only(&["transfer", "limits", "mapping", "storage", "file_store"]),
+        crates: Some(&["fsd_wire", "bytes", "byteorder", "crc32fast"]),
+    },
     Room { path: "src/net", ours: Ours::AllBut(&["raft", "storage", "server"]), crates: None },
     Room { path: "src/config.rs", ours: Ours::AllBut(&["raft", "storage", "net", "server"]), crates: None },
     // It stands beside the server and runs it only as other processes: a node's insides are not its business.

@@ -11,11 +11,15 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use fsd::raft::{Config, HardState, Input, LogChange, LogSummary, LogView, Raft, ReplicationBounds, Timer, invariants};
+use fsd::raft::{
+    Config, HardState, Input, LogChange, LogSummary, LogView, Raft, ReplicationBounds, SnapshotAnswer, Timer,
+    invariants,
+};
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
     RequestVote, RequestVoteReply, TimeoutNow,
 };
+use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::{
     ClusterId, ClusterTimeMs, Entry, EntryId, EntryKind, Genesis, Incarnation, Life, LogIndex, NodeId, Payload,
     Term,
@@ -48,11 +52,32 @@ fn entry(term: u64, index: u64) -> Entry {
     Entry { index: LogIndex(index), term: Term(term), stamp: ClusterTimeMs(index), kind, payload }
 }
 
+/// What a node is told of a log that begins with these entries, of which the first `base` are gone.
+fn summary(log: &[Entry], base: usize) -> LogSummary {
+    let mut term_starts: Vec<(LogIndex, Term)> = Vec::new();
+    for entry in &log[base..] {
+        if term_starts.last().is_none_or(|run| run.1 < entry.term) {
+            term_starts.push((entry.index, entry.term));
+        }
+    }
+    let base = log[..base].last().map_or(EntryId::default(), Entry::id);
+    LogSummary {
+        base,
+        committed: base.index,
+        term_starts,
+        last_index: LogIndex(log.len() as u64),
+        last_stamp: ClusterTimeMs(log.len() as u64),
+        registrations: [1, 2, 3].map(NodeId).map(|node| (LogIndex(1), node, incarnation_of(node))).into(),
+        genesis: Some(ClusterId(1)),
+    }
+}
+
 fn common_prefix(one: &[Entry], other: &[Entry]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
-struct View<'a>(&'a [Entry]);
+/// A log, and the base up to which nothing may be asked for.
+struct View<'a>(&'a [Entry], LogIndex);
 
 impl LogView for View<'_> {
     type Error = Infallible;
@@ -64,6 +89,7 @@ impl LogView for View<'_> {
         count_max: usize,
         _bytes_max: usize,
     ) -> std::result::Result<Vec<Entry>, Infallible> {
+        assert!(first > self.1, "asked for what was compacted");
         let wanted = self.0.iter().filter(|entry| entry.index >= first && entry.index <= last);
         Ok(wanted.take(count_max).cloned().collect())
     }
@@ -94,14 +120,6 @@ impl World {
             cluster_id: Some(ClusterId(1)),
             met: nodes.map(|node| (node, (incarnation_of(node), Life::new(1, 0)))).into(),
         };
-        let registered = [1, 2, 3].map(NodeId).map(|node| (LogIndex(1), node, incarnation_of(node)));
-        let summary = LogSummary {
-            term_starts: vec![(LogIndex(1), Term(1))],
-            last_index: LogIndex(1),
-            last_stamp: ClusterTimeMs(1),
-            registrations: registered.into(),
-            genesis: Some(ClusterId(1)),
-        };
         let config = Config {
             node: ME,
             members: [1, 2, 3].map(NodeId).into(),
@@ -112,7 +130,7 @@ impl World {
             new_cluster_id: ClusterId(1),
         };
         let mut world = Self {
-            raft: Raft::new(config, state, summary, 0),
+            raft: Raft::new(config, state, summary(&log, 0), 0),
             committed: log.clone(),
             log,
             now_ms: 0,
@@ -145,6 +163,12 @@ impl World {
         self.raft.step(self.now_ms, input);
         invariants::check(&self.raft).unwrap();
         invariants::check_step(&before, &self.raft).unwrap();
+        // At once: the next input may already be of a leader that has it.
+        let commit = self.raft.commit_index().0 as usize;
+        if self.raft.is_leader() && commit > self.committed.len() {
+            assert!(self.knows_committed(), "it leads without what was committed");
+            self.committed = self.log[..commit].to_vec();
+        }
     }
 
     /// The rest of a turn.
@@ -163,15 +187,12 @@ impl World {
                 }
             }
         }
-        let Ok(()) = self.raft.replicate(self.now_ms, &View(&self.log));
+        let base = self.raft.base().index;
+        let Ok(()) = self.raft.replicate(self.now_ms, &View(&self.log, base));
         drop(self.raft.take_actions());
         self.input(Input::LogDurable { last_index: LogIndex(self.log.len() as u64) });
         drop(self.raft.take_actions());
         let commit = self.raft.commit_index().0 as usize;
-        if self.raft.is_leader() && commit > self.committed.len() {
-            assert!(self.knows_committed(), "it leads without what was committed");
-            self.committed = self.log[..commit].to_vec();
-        }
         self.commit_before = self.raft.commit_index();
         assert_eq!(self.log[..commit], self.committed[..commit], "another history");
     }
@@ -193,7 +214,7 @@ impl World {
 
     fn step(&mut self, data: &mut Unstructured) -> Result<()> {
         let from = NodeId(data.int_in_range(2..=3)?);
-        match data.int_in_range(0..=13)? {
+        match data.int_in_range(0..=15)? {
             0 => self.input(Input::Timeout(Timer::Election)),
             1 => self.input(Input::Timeout(Timer::Heartbeat)),
             2..=4 => self.append_entries(data)?,
@@ -212,6 +233,8 @@ impl World {
             12 => {
                 let _ = self.raft.propose(self.now_ms, Payload::from(Bytes::from_static(b"mine")));
             }
+            13 => self.compact(data)?,
+            14 => self.snapshot(data, from)?,
             _ => match data.int_in_range(0..=3)? {
                 0 => self.input(Input::PeerLost { node: from }),
                 1 => self.meet(from),
@@ -285,6 +308,54 @@ impl World {
         Ok(())
     }
 
+    /// Between two turns, some of what is committed leaves the log; the observer keeps it.
+    fn compact(&mut self, data: &mut Unstructured) -> Result<()> {
+        self.turn();
+        let before = self.raft.clone();
+        self.raft.compact(LogIndex(data.int_in_range(0..=self.raft.commit_index().0)?));
+        invariants::check(&self.raft).unwrap();
+        invariants::check_step(&before, &self.raft).unwrap();
+        Ok(())
+    }
+
+    /// A snapshot comes from the leader of some term and is installed if it is wanted, or a follower tells of its own.
+    fn snapshot(&mut self, data: &mut Unstructured, from: NodeId) -> Result<()> {
+        let term = self.some_term(data)?;
+        let entry = self.committed[data.int_in_range(0..=self.committed.len() - 1)?].id();
+        if data.arbitrary()? {
+            self.turn();
+            let last = self.raft.last_index().0;
+            // Once another node leads a later term, nothing of this one is acknowledged any more.
+            let holds_it = term == self.raft.term() && term.0 > self.last_led() && entry.index.0 <= last;
+            let state = match data.int_in_range(0..=3)? {
+                0 | 1 if holds_it => SnapshotState::Installed,
+                2 if holds_it => SnapshotState::HasIt,
+                3 => SnapshotState::StaleTerm,
+                _ => SnapshotState::Receiving,
+            };
+            let incarnation = if data.ratio(7, 8)? { incarnation_of(from) } else { Incarnation(7) };
+            let reply = InstallSnapshotReply { term, incarnation, entry, next_offset: 0, state };
+            self.receive(from, PeerMessage::InstallSnapshotReply(reply));
+            return Ok(());
+        }
+        let leader_id = leader_of(term.0);
+        if !self.leaders.contains_key(&term.0) || entry.term > term {
+            return Ok(());
+        }
+        let bytes = Payload::default();
+        let chunk = InstallSnapshot { term, leader_id, entry, offset: 0, is_last: true, bytes };
+        self.receive(leader_id, PeerMessage::InstallSnapshot(chunk));
+        self.turn();
+        if self.raft.leader_id() == Some(leader_id)
+            && self.raft.wants_snapshot(term, entry) == SnapshotAnswer::Install
+        {
+            self.log = self.committed[..entry.index.0 as usize].to_vec();
+            self.input(Input::Installed { summary: summary(&self.log, self.log.len()) });
+            self.turn();
+        }
+        Ok(())
+    }
+
     fn request_vote(&mut self, data: &mut Unstructured, from: NodeId) -> Result<()> {
         let request = RequestVote {
             term: self.some_term(data)?,
@@ -324,6 +395,8 @@ impl World {
     }
 
     fn append_reply(&mut self, data: &mut Unstructured, from: NodeId) -> Result<()> {
+        // Nobody acknowledges what has not left yet.
+        self.turn();
         let term = if data.ratio(3, 4)? { self.raft.term() } else { self.some_term(data)? };
         let last = self.raft.last_index().0;
         // Once another node leads a later term, nothing of this one is acknowledged any more.

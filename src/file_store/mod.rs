@@ -5,14 +5,19 @@
 //! then does the entry's command; so all nodes lose the same at the same index. Contents stay in the log; the
 //! store knows where.
 
+pub mod image;
+mod imaged_map;
+pub mod items;
+mod live;
 pub mod names;
 pub mod reference_model;
+mod restoring;
 mod sessions;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use fsd_wire::client::Refusal;
@@ -21,7 +26,12 @@ use fsd_wire::{
     Version,
 };
 
+pub use image::ImageHead;
+use imaged_map::ImagedMap;
+use live::LiveContents;
+pub use live::{Live, RECORD_OVERHEAD_BYTES};
 pub use names::{FileName, NameError};
+pub use restoring::{ImageError, Restoring};
 use sessions::{Admission, Sessions};
 
 use crate::marks::mark;
@@ -93,13 +103,18 @@ pub struct ListPage<'a> {
 /// All files as of one index of the log.
 #[derive(Clone, Debug, Default)]
 pub struct FileStore {
-    files: BTreeMap<FileName, File>,
+    files: ImagedMap<FileName, File>,
+    /// The bytes of all their names.
+    names_bytes: u64,
     /// The files that have an expiry, in the order in which they go.
     due: BTreeSet<(ClusterTimeMs, FileName)>,
+    live: LiveContents,
     sessions: Sessions,
     revision: Version,
     last_applied: LogIndex,
     cluster_time: ClusterTimeMs,
+    /// What the image that is being taken has come to.
+    image: Option<image::Stage>,
 }
 
 impl FileStore {
@@ -201,6 +216,37 @@ impl FileStore {
         self.files.is_empty()
     }
 
+    /// What is live of a segment of the log.
+    #[must_use]
+    pub fn live(&self, segment: u32) -> Live {
+        self.live.of(segment)
+    }
+
+    /// What is live of all segments.
+    #[must_use]
+    pub fn live_total(&self) -> Live {
+        self.live.total()
+    }
+
+    /// The segments of which something is live, in the order of their ids.
+    pub fn live_segments(&self) -> impl Iterator<Item = (u32, Live)> {
+        self.live.segments()
+    }
+
+    /// The contents of a file were copied elsewhere: from now on they are there, if the file still has those. An image
+    /// that is being taken keeps the place that they had when it was begun.
+    pub fn move_contents(&mut self, name: &str, from: ContentsAt, to: ContentsAt) -> bool {
+        let Some((name, file)) = self.files.get_key_value(name).filter(|(_, file)| file.contents == from)
+        else {
+            return false;
+        };
+        let (name, moved) = (name.clone(), File { contents: to, ..*file });
+        self.live.remove(&name, file);
+        self.live.add(&name, &moved);
+        self.files.insert(name, moved);
+        true
+    }
+
     /// The revision counter: the version that the last successful change took.
     #[must_use]
     pub fn revision(&self) -> Version {
@@ -228,7 +274,7 @@ impl FileStore {
             crc.update(&number.to_le_bytes());
         }
         crc.update(&(self.files.len() as u64).to_le_bytes());
-        for (name, file) in &self.files {
+        for (name, file) in self.files.iter() {
             crc.update(name.as_str().as_bytes());
             // No name contains it, so a name's end cannot be taken for a version's beginning.
             crc.update(&[0, u8::from(file.due.is_some())]);
@@ -251,7 +297,7 @@ impl FileStore {
             mark!("store-file-expires");
             mark!("store-file-expires-at-its-moment", *due == self.cluster_time);
             let (due, name) = self.due.pop_first().expect("one was there");
-            let file = self.files.remove(&name).expect("what is due exists");
+            let (_, file) = self.take(&name).expect("what is due exists");
             assert!(file.due == Some(due), "{name} is due at {due} and at {:?}", file.due);
         }
         if !mutant!("sessions-outlive-their-time") {
@@ -346,7 +392,10 @@ impl FileStore {
         let version = self.next_revision();
         let size_bytes = u32::try_from(contents.len()).expect("a payload is bounded far below");
         let contents_crc = crc32fast::hash(contents);
-        self.files.insert(name, File { version, size_bytes, contents_crc, due, contents: at });
+        let file = File { version, size_bytes, contents_crc, due, contents: at };
+        self.live.add(&name, &file);
+        self.names_bytes += name.as_str().len() as u64;
+        self.files.insert(name, file);
         Ok(version)
     }
 
@@ -369,13 +418,21 @@ impl FileStore {
     }
 
     fn remove(&mut self, name: &FileName) {
-        if let Some((name, file)) = self.files.remove_entry(name)
+        if let Some((name, file)) = self.take(name)
             && let Some(due) = file.due
         {
             mark!("store-file-goes-before-it-is-due");
             let was_there = self.due.remove(&(due, name));
             assert!(was_there, "a file with an expiry is among those that are due");
         }
+    }
+
+    /// Takes the file out of all but the files that are due.
+    fn take(&mut self, name: &FileName) -> Option<(FileName, File)> {
+        let (name, file) = self.files.remove_entry(name)?;
+        self.live.remove(&name, &file);
+        self.names_bytes -= name.as_str().len() as u64;
+        Some((name, file))
     }
 
     fn next_revision(&mut self) -> Version {

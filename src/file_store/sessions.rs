@@ -15,13 +15,14 @@ use fsd_wire::client::Refusal;
 use fsd_wire::{ClusterTimeMs, LogIndex, Sequence, SessionId, Version};
 
 use super::Applied;
+use super::imaged_map::ImagedMap;
 use crate::limits::{SESSION_REPLIES_BYTES_MAX, SESSION_REPLY_BYTES, SESSION_WINDOW};
 use crate::marks::mark;
 use crate::mutants::mutant;
 
 /// The first reply to a change, as small as it can be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Reply {
+pub(super) enum Reply {
     Changed(Version),
     NotFound,
     VersionMismatch(Version),
@@ -51,7 +52,7 @@ impl Reply {
     }
 
     /// What it counts against [`SESSION_REPLIES_BYTES_MAX`].
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Conflict(with) => SESSION_REPLY_BYTES + with.len(),
             _ => SESSION_REPLY_BYTES,
@@ -59,14 +60,18 @@ impl Reply {
     }
 
     /// A code, a version and a text: all that tells one reply from another.
-    fn update_digest(&self, crc: &mut crc32fast::Hasher) {
-        let (code, version, with) = match self {
+    pub(super) fn parts(&self) -> (u8, Version, &str) {
+        match self {
             Self::Changed(version) => (1, *version, ""),
             Self::NotFound => (2, Version(0), ""),
             Self::VersionMismatch(present) => (3, *present, ""),
-            Self::Conflict(with) => (4, Version(0), &**with),
-        };
-        for number in [code, version.0, with.len() as u64] {
+            Self::Conflict(with) => (4, Version(0), with),
+        }
+    }
+
+    fn update_digest(&self, crc: &mut crc32fast::Hasher) {
+        let (code, version, with) = self.parts();
+        for number in [u64::from(code), version.0, with.len() as u64] {
             crc.update(&number.to_le_bytes());
         }
         crc.update(with.as_bytes());
@@ -74,15 +79,15 @@ impl Reply {
 }
 
 #[derive(Clone, Debug)]
-struct Session {
-    idle_ms: u64,
-    due: ClusterTimeMs,
+pub(super) struct Session {
+    pub(super) idle_ms: u64,
+    pub(super) due: ClusterTimeMs,
     /// The last entry that was of this session.
-    used: LogIndex,
+    pub(super) used: LogIndex,
     /// Up to here the client needs no reply.
-    acknowledged: Sequence,
+    pub(super) acknowledged: Sequence,
     /// The replies behind that.
-    replies: BTreeMap<Sequence, Reply>,
+    pub(super) replies: BTreeMap<Sequence, Reply>,
 }
 
 /// Whether a change is to be made.
@@ -97,12 +102,14 @@ pub(super) enum Admission {
 /// All sessions as of one index of the log.
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
+    pub(super) sessions: ImagedMap<SessionId, Session>,
     /// Which session ends when.
     due: BTreeSet<(ClusterTimeMs, SessionId)>,
     /// In the order in which they were used.
     used: BTreeSet<(LogIndex, SessionId)>,
-    /// What the replies of all sessions count.
+    /// How many replies all sessions keep.
+    pub(super) replies: usize,
+    /// What they count.
     pub(super) replies_bytes: usize,
     /// What they may count: the same at every node.
     pub(super) replies_bytes_max: usize,
@@ -111,11 +118,28 @@ pub(super) struct Sessions {
 impl Default for Sessions {
     fn default() -> Self {
         Self {
-            sessions: BTreeMap::new(),
+            sessions: ImagedMap::default(),
             due: BTreeSet::new(),
             used: BTreeSet::new(),
+            replies: 0,
             replies_bytes: 0,
             replies_bytes_max: SESSION_REPLIES_BYTES_MAX,
+        }
+    }
+}
+
+impl FromIterator<(SessionId, Session)> for Sessions {
+    /// Makes them out of sessions that were kept elsewhere.
+    fn from_iter<I: IntoIterator<Item = (SessionId, Session)>>(sessions: I) -> Self {
+        let sessions: ImagedMap<_, _> = sessions.into_iter().collect();
+        let replies = || sessions.values().flat_map(|session| session.replies.values());
+        Self {
+            due: sessions.iter().map(|(id, session)| (session.due, *id)).collect(),
+            used: sessions.iter().map(|(id, session)| (session.used, *id)).collect(),
+            replies: replies().count(),
+            replies_bytes: replies().map(Reply::bytes).sum(),
+            sessions,
+            ..Self::default()
         }
     }
 }
@@ -165,6 +189,7 @@ impl Sessions {
         self.used.insert((session.used, id));
         while let Some(reply) = session.replies.first_entry().filter(|reply| *reply.key() <= acknowledged) {
             self.replies_bytes -= reply.remove().bytes();
+            self.replies -= 1;
         }
         mark!("session-acknowledges-less-than-before", acknowledged < session.acknowledged);
         session.acknowledged = session.acknowledged.max(acknowledged);
@@ -223,6 +248,7 @@ impl Sessions {
         }
         let reply = Reply::of(applied);
         self.replies_bytes += reply.bytes();
+        self.replies += 1;
         let session = self.sessions.get_mut(&id).expect("its change was admitted");
         let earlier = session.replies.insert(sequence, reply);
         assert!(earlier.is_none(), "change {sequence} of session {id} was made twice");
@@ -247,7 +273,7 @@ impl Sessions {
     /// Everything that must be equal on all nodes.
     pub(super) fn update_digest(&self, crc: &mut crc32fast::Hasher) {
         crc.update(&(self.sessions.len() as u64).to_le_bytes());
-        for (id, session) in &self.sessions {
+        for (id, session) in self.sessions.iter() {
             let Session { idle_ms, due, used, acknowledged, replies } = session;
             for number in [id.0, *idle_ms, due.0, used.0, acknowledged.0, replies.len() as u64] {
                 crc.update(&number.to_le_bytes());
@@ -267,9 +293,10 @@ impl Sessions {
     }
 
     fn end(&mut self, id: SessionId) {
-        let session = self.sessions.remove(&id).expect("an existing session ends");
+        let (_, session) = self.sessions.remove_entry(&id).expect("an existing session ends");
         let was_there = self.due.remove(&(session.due, id)) && self.used.remove(&(session.used, id));
         assert!(was_there, "session {id} is in all three lists");
         self.replies_bytes -= session.replies.values().map(Reply::bytes).sum::<usize>();
+        self.replies -= session.replies.len();
     }
 }

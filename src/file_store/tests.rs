@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::reference_model::ReferenceModel;
 use super::*;
 
+mod image;
 mod sessions;
 
 /// Makes entries that follow each other, and applies them.

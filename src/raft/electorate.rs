@@ -15,6 +15,9 @@
 //!   * `Proposed`: registered once since its incarnation changed;
 //!   * `Confirmed`: in the genesis, or registered a second time under the same incarnation.
 //!
+//!   A log that was compacted keeps the last two registrations of each member: its standing follows from them, and
+//!   not from the last alone.
+//!
 //! # The rules
 //! 1. *Commits and reads.* A leader counts a member (itself too) only under its confirmed incarnation.
 //! 2. *Votes.* A candidate counts a vote (its own too) only from the confirmed incarnation; from an unknown

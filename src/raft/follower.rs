@@ -4,7 +4,7 @@
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, RequestVote, RequestVoteReply, TimeoutNow,
 };
-use fsd_wire::{Entry, EntryKind, Genesis, LogIndex, NodeId};
+use fsd_wire::{Entry, EntryKind, Genesis, LogIndex, NodeId, Term};
 
 use super::raft_log::entry_is_sound;
 use super::{Actions, Raft, Role};
@@ -29,7 +29,7 @@ impl Raft {
             self.reply_to_append(from, &request, AppendResult::StaleTerm);
             return;
         }
-        if !self.can_come_from_a_leader(&request) || !self.follow(now_ms, &request) {
+        if !self.can_come_from_a_leader(&request) || !self.follow(now_ms, request.term, from) {
             return;
         }
         // Should this node lead next, time goes on from here, though nothing was written meanwhile.
@@ -60,16 +60,16 @@ impl Raft {
 
     /// Follows the sender for its term. There is one leader in a term; should a second one appear, which
     /// takes a voter that lost its disk in the cluster's first election, the first one is kept to.
-    fn follow(&mut self, now_ms: u64, request: &AppendEntries) -> bool {
-        let leader_id = Some(request.leader_id);
-        if request.term > self.state.term {
-            self.become_follower(request.term, leader_id);
+    pub(super) fn follow(&mut self, now_ms: u64, term: Term, leader: NodeId) -> bool {
+        let leader_id = Some(leader);
+        if term > self.state.term {
+            self.become_follower(term, leader_id);
         }
         match &self.role {
             Role::Leader(_) => return false,
             Role::PreCandidate(_) | Role::Candidate(_) => {
                 mark!("follower-gives-candidacy-up");
-                self.become_follower(request.term, leader_id);
+                self.become_follower(term, leader_id);
             }
             Role::Follower(follower) => {
                 if follower.leader_id.is_some() && follower.leader_id != leader_id {
@@ -86,12 +86,13 @@ impl Raft {
 
     /// Section 5.3, the receiver's steps 2 to 5.
     fn append_entries(&mut self, request: &AppendEntries) -> AppendResult {
-        let prev = request.prev_log;
-        // What lies before the beginning of this log was committed, so it equals the leader's.
-        if prev.index >= self.log.first_index() || prev.index == LogIndex(0) {
+        let (prev, base) = (request.prev_log, self.log.base());
+        // What this log no longer has was committed, so it equals what the leader has there.
+        if prev.index >= base.index || mutant!("base-is-a-conflict") {
             match self.log.term_at(prev.index) {
                 Some(term) if term == prev.term || mutant!("prev-not-checked") => {}
                 Some(term) => {
+                    assert!(prev.index > self.commit_index, "{prev:?} is committed as one of term {term}");
                     let first = self.log.first_index_of_term_at(prev.index);
                     let conflict_index = first.expect("an entry of that term is there");
                     mark!("follower-has-other-term");
@@ -100,13 +101,13 @@ impl Raft {
                 }
                 None => {
                     mark!("follower-log-ends-before");
-                    let (conflict_term, conflict_index) = (fsd_wire::Term(0), self.log.last_index().next());
+                    let (conflict_term, conflict_index) = (Term(0), self.log.last_index().next());
                     return AppendResult::Conflict { conflict_term, conflict_index };
                 }
             }
         }
         for entry in &request.entries {
-            if entry.index < self.log.first_index() && !self.log.is_empty() {
+            if entry.index < base.index {
                 continue;
             }
             match self.log.term_at(entry.index) {
@@ -125,7 +126,7 @@ impl Raft {
             }
         }
         // What lies behind the last entry of this message may still be another leader's.
-        let match_index = request.entries.last().map_or(prev.index, |entry| entry.index);
+        let match_index = request.entries.last().map_or(prev.index, |entry| entry.index).max(base.index);
         let verified = if mutant!("commit-beyond-match") { self.log.last_index() } else { match_index };
         mark!("follower-has-more-than-message", match_index < self.log.last_index());
         mark!("follower-commits-less-than-leader", verified < request.leader_commit);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use fsd_wire::peer::{PeerMessage, ReadIndexId};
-use fsd_wire::{ClusterId, ClusterTimeMs, Entry, Incarnation, Life, LogIndex, NodeId, Term};
+use fsd_wire::{ClusterId, ClusterTimeMs, Entry, EntryId, Incarnation, Life, LogIndex, NodeId, Term};
 
 use crate::limits::{APPEND_ENTRIES_COUNT_MAX, REPLICATION_WINDOW_MESSAGES};
 
@@ -63,19 +63,25 @@ pub struct HardState {
 /// What recovery found in the log, as far as the core needs it in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSummary {
-    /// The first index of each run of equal terms.
+    /// The entry before the first one that the log still has: committed, and forgotten with all before it. Zeros for a
+    /// log that has all.
+    pub base: EntryId,
+    /// Everything up to here is committed for certain, and applied in the store as it was found; at least the base.
+    pub committed: LogIndex,
+    /// The first index of each run of equal terms behind the base. A run that began before is listed from there on.
     pub term_starts: Vec<(LogIndex, Term)>,
-    /// The last entry.
+    /// The last entry; the base if there is none behind it.
     pub last_index: LogIndex,
     /// The stamp of the last entry.
     pub last_stamp: ClusterTimeMs,
-    /// From genesis and register entries, in log order.
+    /// From genesis and register entries, in log order, each under the index of its entry. Of those up to the base
+    /// the last two of each node must be there; what is earlier is ignored.
     pub registrations: Vec<(LogIndex, NodeId, Incarnation)>,
-    /// The cluster's id in the genesis entry.
+    /// The cluster's id in the genesis entry, also if that is no longer there.
     pub genesis: Option<ClusterId>,
 }
 
-/// The log as a leader reads it to send it on.
+/// The log as a leader reads it to send it on. It is never asked for what was compacted.
 pub trait LogView {
     /// Why entries could not be read.
     type Error;
@@ -148,6 +154,23 @@ pub enum Input {
         /// The last index that was flushed.
         last_index: LogIndex,
     },
+    /// The whole log, and the store with it, was replaced by a snapshot, durably, after
+    /// [`super::Raft::wants_snapshot`] said so. Must be the first input of a turn.
+    Installed {
+        /// The new log: nothing lies behind its base.
+        summary: LogSummary,
+    },
+}
+
+/// Whether a node has use for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotAnswer {
+    /// It is of a term that is over.
+    StaleTerm,
+    /// The log has its last entry, or had it: to install it would only lose what lies behind.
+    HasIt,
+    /// Yes.
+    Install,
 }
 
 /// A change to the log, in the order in which they are to be made.

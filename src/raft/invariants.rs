@@ -1,11 +1,12 @@
 //! What holds in every state of a node, and between one state and the next, whatever the network does. For
 //! tests and the simulator: [`check`] after every step, [`check_step`] with the state before it.
 
-use fsd_wire::LogIndex;
+use fsd_wire::{LogIndex, Term};
 
 use super::candidate::CandidateState;
 use super::electorate::Electorate;
 use super::progress::{Mode, Progress};
+use super::raft_log::RaftLog;
 use super::{LeaderState, Raft, Role};
 
 /// Requires `$holds`, or says what does not hold.
@@ -23,7 +24,9 @@ macro_rules! require {
 /// The first invariant that does not hold, in words.
 pub fn check(raft: &Raft) -> Result<(), String> {
     let log = &raft.log;
-    let (last, commit) = (log.last_index(), raft.commit_index);
+    let (base, last, commit) = (log.base(), log.last_index(), raft.commit_index);
+    require!(base.index <= commit, "the log was compacted to {base:?}, committed is {commit}");
+    require!(base.index <= log.durable_index(), "base {base:?}, durable up to {}", log.durable_index());
     require!(commit <= last, "commit index {commit} is behind the last index {last}");
     require!(log.durable_index() <= last, "durable up to {}, last {last}", log.durable_index());
     require!(
@@ -32,6 +35,11 @@ pub fn check(raft: &Raft) -> Result<(), String> {
         log.runs()
     );
     require!(log.runs().last().is_none_or(|run| run.0 <= last), "a term begins behind the log's end {last}");
+    require!(
+        log.runs().first().map(|run| run.0) == (last > base.index).then(|| base.index.next()),
+        "the log from {base:?} to {last} has the terms {:?}",
+        log.runs()
+    );
     let (term, last_term) = (raft.state.term, log.last_id().term);
     require!(last_term <= term, "the last entry's term {last_term} is after the current one {term}");
     let recounted = Electorate::new(&raft.config.members, log.registrations());
@@ -61,8 +69,9 @@ fn check_leader(raft: &Raft, leader: &LeaderState) -> Result<(), String> {
     require!(raft.asked_reads.len() == 0, "a leader asks nobody: {:?}", raft.asked_reads);
     require!(raft.state.voted_for == Some(raft.config.node), "a leader did not vote for itself");
     require!(
-        raft.log.first_index_of_term_at(leader.term_first_index) == Some(leader.term_first_index)
-            && raft.log.term_at(leader.term_first_index) == Some(term),
+        leader.term_first_index < raft.log.first_index()
+            || raft.log.first_index_of_term_at(leader.term_first_index) == Some(leader.term_first_index)
+                && raft.log.term_at(leader.term_first_index) == Some(term),
         "the entry at {} does not begin term {term}",
         leader.term_first_index
     );
@@ -73,14 +82,20 @@ fn check_leader(raft: &Raft, leader: &LeaderState) -> Result<(), String> {
     );
     require!(leader.progress.len() + 1 == raft.config.members.len(), "progress of each other member");
     for (node, progress) in &leader.progress {
-        check_progress(progress, last).map_err(|what| format!("node {node}: {what}"))?;
+        check_progress(progress, raft.log.base().index, last)
+            .map_err(|what| format!("node {node}: {what}"))?;
         require!(progress.round_answered <= leader.round, "node {node} answered a round to come");
     }
     Ok(())
 }
 
-fn check_progress(progress: &Progress, last: LogIndex) -> Result<(), String> {
+fn check_progress(progress: &Progress, base: LogIndex, last: LogIndex) -> Result<(), String> {
     let (matched, next) = (progress.match_index, progress.next_index);
+    require!(
+        (progress.mode == Mode::Snapshot) == (next <= base),
+        "next index {next}, the log begins behind {base}: {:?}",
+        progress.mode
+    );
     require!(matched <= last, "match index {matched} is behind the last index {last}");
     require!(matched < next, "match index {matched}, next index {next}");
     require!(next <= last.next(), "next index {next} leaves a gap behind {last}");
@@ -129,10 +144,14 @@ pub fn check_step(before: &Raft, after: &Raft) -> Result<(), String> {
         require!(kept, "met node {node} as {incarnation:?}, now as {now:?}");
     }
     require!(after.commit_index >= before.commit_index, "the commit index went back");
-    let committed = |raft: &Raft| -> Vec<_> {
-        raft.log.runs().iter().filter(|run| run.0 <= before.commit_index).copied().collect()
-    };
-    require!(committed(before) == committed(after), "committed entries changed");
+    let (was, is) = (before.log.base(), after.log.base());
+    require!(is.index >= was.index, "base {is:?} after {was:?}");
+    // A snapshot that was installed reaches further than anything that was known to be committed.
+    if is.index <= before.commit_index {
+        require!(before.term_at(is.index) == Some(is.term), "the base {is:?} was another entry before");
+        let committed = |raft: &Raft| runs_between(&raft.log, is.index, before.commit_index);
+        require!(committed(before) == committed(after), "committed entries changed");
+    }
     if let (Role::Leader(was), Role::Leader(is)) = (&before.role, &after.role)
         && old.term == new.term
     {
@@ -144,7 +163,9 @@ pub fn check_step(before: &Raft, after: &Raft) -> Result<(), String> {
 /// A leader never changes or removes what is in its log (Leader Append-Only), and what it knows only grows.
 fn check_leader_step(before: &Raft, after: &Raft, was: &LeaderState, is: &LeaderState) -> Result<(), String> {
     require!(after.log.last_index() >= before.log.last_index(), "a leader's log became shorter");
-    require!(after.log.runs() == before.log.runs(), "a leader's log has other terms");
+    let (from, to) = (after.log.base().index, before.log.last_index());
+    let kept = runs_between(&before.log, from, to) == runs_between(&after.log, from, to);
+    require!(kept, "a leader's log has other terms");
     require!(is.term_first_index == was.term_first_index, "a term began twice");
     require!(is.round >= was.round, "round {} after {}", is.round, was.round);
     for (node, progress) in &is.progress {
@@ -157,4 +178,17 @@ fn check_leader_step(before: &Raft, after: &Raft, was: &LeaderState, is: &Leader
         }
     }
     Ok(())
+}
+
+/// The runs of terms behind `from`, up to `to`: what two logs know of the same entries.
+fn runs_between(log: &RaftLog, from: LogIndex, to: LogIndex) -> Vec<(LogIndex, Term)> {
+    let mut runs: Vec<(LogIndex, Term)> = Vec::new();
+    for (start, term) in log.runs().iter().filter(|run| run.0 <= to) {
+        if *start <= from.next() {
+            runs.clear();
+        }
+        runs.push(((*start).max(from.next()), *term));
+    }
+    runs.retain(|run| run.0 <= to);
+    runs
 }

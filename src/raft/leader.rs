@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fsd_wire::peer::{AppendEntries, AppendEntriesReply, AppendResult, PeerMessage};
-use fsd_wire::{Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Payload, Term};
+use fsd_wire::{Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Payload};
 
 use super::progress::{Mode, Progress};
+use super::raft_log::RaftLog;
 use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Alarm, LogView, ProposeError, Raft, Role, Timer};
@@ -33,20 +34,20 @@ pub(super) struct LeaderState {
 
 impl LeaderState {
     /// The peer has a connection anew, perhaps with another disk behind it.
-    pub(super) fn meet(&mut self, node: NodeId, incarnation: Incarnation, last_index: LogIndex) {
-        self.restart_pipeline(node);
+    pub(super) fn meet(&mut self, node: NodeId, incarnation: Incarnation, log: &RaftLog) {
+        self.restart_pipeline(node, log);
         if let Some(progress) = self.progress.get_mut(&node)
             && progress.incarnation != Some(incarnation)
         {
             mark!("leader-meets-other-disk", progress.incarnation.is_some());
-            *progress = Progress::new(Some(incarnation), last_index.next());
+            *progress = Progress::new(Some(incarnation), log.last_index().next());
             self.round += 1;
             progress.round_valid_from = self.round;
         }
     }
 
-    /// What was on its way to the peer may be lost.
-    pub(super) fn restart_pipeline(&mut self, node: NodeId) {
+    /// What was on its way to the peer may be lost, or have come after all.
+    pub(super) fn restart_pipeline(&mut self, node: NodeId, log: &RaftLog) {
         if let Some(progress) = self.progress.get_mut(&node) {
             self.round += 1;
             let next_index = match progress.mode {
@@ -55,9 +56,10 @@ impl LeaderState {
                     mark!("leader-restarts-pipeline", !progress.is_idle());
                     progress.match_index.next()
                 }
-                Mode::Probe { .. } => progress.next_index,
+                Mode::Probe { .. } | Mode::Snapshot => progress.next_index,
             };
-            progress.probe(next_index, self.round);
+            // Where its next entry is gone, it is asked for the entry before those that are there.
+            progress.probe(next_index.max(log.first_index()), self.round);
             progress.heartbeat_due = true;
         }
     }
@@ -180,7 +182,7 @@ impl Raft {
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
-        let last_index = self.log.last_index();
+        let (base_index, last_index) = (self.log.base().index, self.log.last_index());
         let is_same = |progress: &Progress| {
             progress.incarnation == Some(reply.incarnation) || mutant!("reply-of-other-disk-counts")
         };
@@ -188,7 +190,7 @@ impl Raft {
             // Another disk than the one all this was about: what it holds is asked anew, and what this one
             // reply claims is not believed, as it may be a late one from the disk of before.
             mark!("leader-gets-reply-of-other-disk");
-            leader.meet(from, reply.incarnation, last_index);
+            leader.meet(from, reply.incarnation, &self.log);
             return;
         }
         let round = leader.round;
@@ -207,7 +209,7 @@ impl Raft {
                     _ if mutant!("match-is-own-last") => last_index,
                     _ => match_index,
                 };
-                handle_match(progress, match_index, last_index, round)
+                handle_match(progress, match_index, &self.log, round)
             }
             AppendResult::Conflict { conflict_term, conflict_index } => {
                 let prev_log_index = reply.prev_log_index;
@@ -227,7 +229,7 @@ impl Raft {
                             meet.next()
                         }
                         None => {
-                            mark!("leader-passes-over-term", conflict_term != Term(0));
+                            mark!("leader-passes-over-term", conflict_term != fsd_wire::Term(0));
                             conflict_index
                         }
                     };
@@ -236,7 +238,13 @@ impl Raft {
                         _ if mutant!("conflict-hint-is-last") => prev_log_index.next(),
                         _ => next,
                     };
-                    progress.probe(next.max(self.log.first_index()), round + 1);
+                    // What is held is not looked for again, and what is gone is not looked for in vain.
+                    let next = next.max(progress.match_index.next());
+                    if next > base_index || mutant!("hint-clamped-to-base") {
+                        progress.probe(next.max(base_index.next()), round + 1);
+                    } else {
+                        progress.snapshot(round + 1);
+                    }
                 }
                 current
             }
@@ -331,6 +339,7 @@ impl Raft {
         progress.heartbeat_due
             || match progress.mode {
                 Mode::Probe { sent } => !sent,
+                Mode::Snapshot => false,
                 Mode::Replicate { .. } => {
                     (entries_wait && self.window_bytes(progress).is_some())
                         || (progress.commit_sent < self.commit_index && progress.is_idle())
@@ -374,7 +383,8 @@ impl Raft {
         if !self.is_due(progress) {
             return Ok(None);
         }
-        let next_index = progress.next_index;
+        // Who needs a snapshot is asked for the base: it may have got there by other means.
+        let next_index = progress.next_index.max(self.log.first_index());
         // A probe is empty, but for the first one of a term: that this term's first entries fit is likely,
         // and they are small.
         let probing = matches!(progress.mode, Mode::Probe { .. });
@@ -410,21 +420,28 @@ impl Raft {
 
     fn id_before(&self, index: LogIndex) -> EntryId {
         let index = index.previous();
-        EntryId { term: self.log.term_at(index).unwrap_or(Term(0)), index }
+        EntryId { term: self.log.term_at(index).expect("it is the base or behind it"), index }
     }
 }
 
-/// Returns whether the follower changed over from probing.
-fn handle_match(progress: &mut Progress, match_index: LogIndex, last_index: LogIndex, round: u64) -> bool {
-    if match_index > last_index {
+/// Returns whether the follower is replicated to from now on.
+pub(super) fn handle_match(
+    progress: &mut Progress,
+    match_index: LogIndex,
+    log: &RaftLog,
+    round: u64,
+) -> bool {
+    if match_index > log.last_index() {
         return false;
     }
     mark!("leader-gets-late-match", match_index < progress.match_index);
-    let probing = matches!(progress.mode, Mode::Probe { .. });
+    let replicating = matches!(progress.mode, Mode::Replicate { .. });
     let news = match_index > progress.match_index || match_index.next() == progress.next_index;
     progress.acknowledge(match_index);
-    if probing && news {
+    // A late answer may tell of a match from where it can no longer be replicated to.
+    let starts = !replicating && news && progress.match_index >= log.base().index;
+    if starts {
         progress.replicate(round + 1);
     }
-    probing && news
+    starts
 }

@@ -14,6 +14,8 @@
 //! cluster's id, and idle followers are told of it. Go round again from 2, in this turn or at once in the
 //! next, while [`Raft::has_actions`] or [`Raft::has_pending_replication`] says so.
 //!
+//! What the store has taken in and a checkpoint holds may leave the log: [`Raft::compact`], and `compaction` has the rest.
+//!
 //! Every message to a peer and every reply may be lost, repeated or late at any time. What one node's actions
 //! promise holds only if they are executed in this order.
 //!
@@ -29,6 +31,7 @@
 mod asked_reads;
 mod candidate;
 mod cluster_clock;
+mod compaction;
 mod electorate;
 mod follower;
 mod interface;
@@ -51,7 +54,7 @@ use fsd_wire::{
 
 pub use interface::{
     Actions, Alarm, Config, HardState, Input, LogChange, LogSummary, LogView, PeerRead, ProposeError,
-    ReadReady, ReplicationBounds, Timer,
+    ReadReady, ReplicationBounds, SnapshotAnswer, Timer,
 };
 
 use asked_reads::AskedReads;
@@ -106,7 +109,9 @@ impl Raft {
         let ReplicationBounds { entries_max, messages_max } = config.replication;
         assert!(entries_max > 0 && messages_max > 0, "something can be sent");
         let clock = ClusterClock::new(log.last_stamp);
+        let commit_index = log.base.index.max(log.committed);
         let log = RaftLog::new(log);
+        assert!(commit_index <= log.last_index(), "committed up to {commit_index}, which is not there");
         assert!(log.last_id().term <= state.term, "an entry of a term that was never stored");
         let random = fastrand::Rng::with_seed(config.seed);
         let mut raft = Self {
@@ -116,13 +121,14 @@ impl Raft {
             state_changed: false,
             log,
             clock,
-            commit_index: LogIndex(0),
+            commit_index: if mutant!("commit-begins-at-zero") { LogIndex(0) } else { commit_index },
             role: Role::Follower(FollowerState::default()),
             present: BTreeMap::new(),
             asked_reads: AskedReads::default(),
             random,
             actions: Actions::default(),
         };
+        raft.note_cluster_id();
         raft.set_election_alarm();
         raft
     }
@@ -145,6 +151,7 @@ impl Raft {
                 self.log.set_durable(last_index);
                 self.leader_progressed(now_ms);
             }
+            Input::Installed { summary } => self.handle_installed(summary),
         }
     }
 
@@ -160,6 +167,10 @@ impl Raft {
             PeerMessage::TimeoutNow(request) => self.handle_timeout_now(from, &request, now_ms),
             PeerMessage::ReadIndex(request) => self.handle_read_index(from, &request),
             PeerMessage::ReadIndexReply(reply) => self.handle_read_index_reply(from, &reply),
+            PeerMessage::InstallSnapshot(request) => self.handle_install_snapshot(now_ms, from, &request),
+            PeerMessage::InstallSnapshotReply(reply) => {
+                self.handle_install_snapshot_reply(now_ms, from, &reply);
+            }
             PeerMessage::Ping
             | PeerMessage::Pong
             | PeerMessage::Forward(_)
@@ -255,13 +266,14 @@ impl Raft {
         self.log.durable_index()
     }
 
-    /// The first index of each run of equal terms.
+    /// The first index of each run of equal terms behind the base.
     #[must_use]
     pub fn term_starts(&self) -> &[(LogIndex, Term)] {
         self.log.runs()
     }
 
-    /// The term of the entry at `index`, where the log has one; 0 at index 0.
+    /// The term of the entry at `index`, where the log has one, and of the base, which is 0 at index 0 as long as
+    /// nothing was compacted.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.log.term_at(index)
@@ -401,13 +413,13 @@ impl Raft {
         }
         self.present.insert(node, incarnation);
         if let Role::Leader(leader) = &mut self.role {
-            leader.meet(node, incarnation, self.log.last_index());
+            leader.meet(node, incarnation, &self.log);
         }
     }
 
     fn handle_peer_lost(&mut self, node: NodeId) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.restart_pipeline(node);
+            leader.restart_pipeline(node, &self.log);
         }
     }
 
@@ -463,7 +475,13 @@ impl Raft {
         assert!(index > self.commit_index && index <= self.log.last_index(), "commit of {index}");
         self.commit_index = index;
         self.actions.commit_index = Some(index);
-        if self.state.cluster_id.is_none() && self.log.genesis().is_some() {
+        self.note_cluster_id();
+    }
+
+    /// The cluster's id is known for good when the genesis is committed.
+    fn note_cluster_id(&mut self) {
+        let is_committed = self.commit_index > LogIndex(0);
+        if is_committed && self.state.cluster_id.is_none() && self.log.genesis().is_some() {
             self.state.cluster_id = self.log.genesis();
             self.state_changed = true;
         }

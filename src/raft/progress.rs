@@ -3,6 +3,9 @@
 //! A follower is **probed** until the leader knows where their logs meet: one AppendEntries at a time, mostly
 //! empty. Then it is **replicated** to: entries are sent ahead of the replies, up to a window in bytes and in
 //! messages. A conflict or a lost connection leads back to probing.
+//!
+//! A follower that lacks what the leader has compacted away is sent no entries, but a **snapshot**; `compaction` has
+//! the rules.
 
 use std::collections::VecDeque;
 
@@ -27,6 +30,8 @@ pub(super) enum Mode {
         in_flight: VecDeque<InFlight>,
         in_flight_bytes: usize,
     },
+    /// What it needs next is no longer in the log. It is so exactly as long as `next_index` is not behind the base.
+    Snapshot,
 }
 
 /// What the leader of a term knows of one follower.
@@ -84,6 +89,13 @@ impl Progress {
         self.round_valid_from = round;
     }
 
+    /// The follower needs a snapshot; `round` is the first in which that is known.
+    pub(super) fn snapshot(&mut self, round: u64) {
+        self.next_index = self.match_index.next();
+        self.mode = Mode::Snapshot;
+        self.round_valid_from = round;
+    }
+
     /// Notes that the follower holds everything up to `match_index`.
     pub(super) fn acknowledge(&mut self, match_index: LogIndex) {
         self.match_index = self.match_index.max(match_index);
@@ -102,6 +114,7 @@ impl Progress {
             Mode::Replicate { in_flight, in_flight_bytes } => (in_flight.len() < messages_max
                 && *in_flight_bytes < REPLICATION_WINDOW_BYTES)
                 .then(|| REPLICATION_WINDOW_BYTES - in_flight_bytes),
+            Mode::Snapshot => None,
         }
     }
 
@@ -114,6 +127,7 @@ impl Progress {
                 *in_flight_bytes += bytes;
                 self.next_index = last_index.next();
             }
+            Mode::Snapshot => unreachable!("no entries are sent to who needs a snapshot"),
         }
     }
 
@@ -122,6 +136,7 @@ impl Progress {
         match &self.mode {
             Mode::Probe { sent } => !sent,
             Mode::Replicate { in_flight, .. } => in_flight.is_empty(),
+            Mode::Snapshot => true,
         }
     }
 }

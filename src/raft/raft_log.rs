@@ -1,17 +1,24 @@
 //! What the core knows of the log: the term of each entry, as runs of equal terms, and the few entries that
 //! the core itself acts on. Payloads stay on the disk.
 
+use std::collections::BTreeMap;
+
 use fsd_wire::{
-    ClusterId, Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Register, Term,
+    ClusterId, ClusterTimeMs, Entry, EntryId, EntryKind, Genesis, Incarnation, LogIndex, NodeId, Register,
+    Term,
 };
 
 use super::LogSummary;
 use crate::marks::mark;
+use crate::mutants::mutant;
 
-/// Terms and registrations of the log, in memory.
+/// Terms and registrations of the log, in memory. What lies before its **base** was committed, applied and forgotten:
+/// of it are left the base's own term, the cluster's id, and the registrations that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RaftLog {
-    /// The first index of each run of equal terms; both rise.
+    /// The entry before the first one; zeros if nothing was forgotten.
+    base: EntryId,
+    /// The first index of each run of equal terms behind the base; both rise.
     runs: Vec<(LogIndex, Term)>,
     last_index: LogIndex,
     /// Everything up to here is flushed.
@@ -23,26 +30,34 @@ pub(super) struct RaftLog {
 impl RaftLog {
     /// What recovery found, all of which is durable.
     pub(super) fn new(summary: LogSummary) -> Self {
-        let log = Self {
-            runs: summary.term_starts,
-            last_index: summary.last_index,
-            durable_index: summary.last_index,
-            registrations: summary.registrations,
-            genesis: summary.genesis,
-        };
+        let LogSummary { base, term_starts, last_index, mut registrations, genesis, .. } = summary;
+        forget_registrations(&mut registrations, base.index);
+        let durable_index = last_index;
+        let log = Self { base, runs: term_starts, last_index, durable_index, registrations, genesis };
+        assert_eq!(base.index == LogIndex(0), base.term == Term(0), "the base is an entry, or before all");
         assert!(log.runs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "runs of terms: {:?}", log.runs);
-        assert_eq!(log.runs.is_empty(), log.last_index == LogIndex(0), "an empty log has no terms");
-        assert!(log.runs.last().is_none_or(|run| run.0 <= log.last_index), "a term begins behind the log");
+        assert_eq!(log.runs.is_empty(), last_index == base.index, "a log has terms behind its base, or ends");
+        assert!(
+            log.runs.first().is_none_or(|run| run.0 == base.index.next() && run.1 >= base.term),
+            "the log behind {base:?} begins with {:?}",
+            log.runs.first()
+        );
+        assert!(log.runs.last().is_none_or(|run| run.0 <= last_index), "a term begins behind the log");
         log
     }
 
+    /// Whether there never was an entry. A log that was compacted to its end is not empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.last_index == LogIndex(0)
     }
 
-    /// The index of the first entry; that of the one to come if there is none.
+    pub(super) fn base(&self) -> EntryId {
+        self.base
+    }
+
+    /// The index of the first entry that is there, or of the one to come if there is none.
     pub(super) fn first_index(&self) -> LogIndex {
-        self.runs.first().map_or(self.last_index.next(), |run| run.0)
+        self.base.index.next()
     }
 
     pub(super) fn last_index(&self) -> LogIndex {
@@ -55,7 +70,7 @@ impl RaftLog {
 
     /// The last entry, as section 5.4.1 compares logs.
     pub(super) fn last_id(&self) -> EntryId {
-        EntryId { term: self.runs.last().map_or(Term(0), |run| run.1), index: self.last_index }
+        EntryId { term: self.runs.last().map_or(self.base.term, |run| run.1), index: self.last_index }
     }
 
     pub(super) fn registrations(&self) -> &[(LogIndex, NodeId, Incarnation)] {
@@ -70,10 +85,11 @@ impl RaftLog {
         &self.runs
     }
 
-    /// The term of the entry at `index`: 0 before the first entry of all, nothing where this log has none.
+    /// The term of the entry at `index`, the base among them: 0 before the first entry of all, nothing where this log
+    /// has none, or none any more.
     pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index == LogIndex(0) {
-            return Some(Term(0));
+        if index == self.base.index {
+            return Some(self.base.term);
         }
         if index > self.last_index {
             return None;
@@ -81,15 +97,20 @@ impl RaftLog {
         self.run_at(index).map(|run| run.1)
     }
 
-    /// The first index of the term that the entry at `index` has.
+    /// The first index of the term that the entry at `index` has, as far back as this log still knows it.
     pub(super) fn first_index_of_term_at(&self, index: LogIndex) -> Option<LogIndex> {
+        if index == self.base.index {
+            return Some(index);
+        }
         self.run_at(index).map(|run| run.0)
     }
 
-    /// The last index of `term`, if this log has it.
+    /// The last index of `term`, if this log is known to have it.
     pub(super) fn last_index_of_term(&self, term: Term) -> Option<LogIndex> {
-        let at = self.runs.binary_search_by_key(&term, |run| run.1).ok()?;
-        Some(self.runs.get(at + 1).map_or(self.last_index, |next| next.0.previous()))
+        match self.runs.binary_search_by_key(&term, |run| run.1) {
+            Ok(at) => Some(self.runs.get(at + 1).map_or(self.last_index, |next| next.0.previous())),
+            Err(_) => (term == self.base.term).then_some(self.base.index),
+        }
     }
 
     fn run_at(&self, index: LogIndex) -> Option<&(LogIndex, Term)> {
@@ -102,7 +123,7 @@ impl RaftLog {
         assert_eq!(entry.index, self.last_index.next(), "a gap in the log");
         let last_term = self.last_id().term;
         assert!(entry.term >= last_term, "term {} behind term {last_term}", entry.term);
-        if entry.term > last_term {
+        if entry.term > last_term || self.runs.is_empty() {
             self.runs.push((entry.index, entry.term));
         }
         self.last_index = entry.index;
@@ -139,9 +160,48 @@ impl RaftLog {
         }
     }
 
+    /// Forgets the entries up to `to`, which are applied and flushed.
+    pub(super) fn compact(&mut self, to: LogIndex) {
+        assert!(to >= self.base.index && to <= self.durable_index, "compaction to {to}");
+        let term = self.term_at(to).expect("an entry that is there");
+        let ends_behind = self.runs.partition_point(|run| run.0 <= to);
+        self.runs.drain(..ends_behind);
+        if to < self.last_index && self.runs.first().is_none_or(|run| run.0 > to.next()) {
+            self.runs.insert(0, (to.next(), term));
+        }
+        self.base = EntryId { term, index: to };
+        forget_registrations(&mut self.registrations, to);
+    }
+
+    /// What is left to be known of a log that ends with the entry at `index`, and of which only that one is there.
+    pub(super) fn summary_at(&self, index: LogIndex, last_stamp: ClusterTimeMs) -> Option<LogSummary> {
+        let base = EntryId { term: self.term_at(index)?, index };
+        let mut registrations = self.registrations.clone();
+        registrations.truncate(registrations.partition_point(|item| item.0 <= index));
+        forget_registrations(&mut registrations, index);
+        let genesis = self.genesis.filter(|_| index > LogIndex(0));
+        let (committed, last_index, term_starts) = (index, index, Vec::new());
+        Some(LogSummary { base, committed, term_starts, last_index, last_stamp, registrations, genesis })
+    }
+
     /// Everything up to `index` is flushed.
     pub(super) fn set_durable(&mut self, index: LogIndex) {
         self.durable_index = self.durable_index.max(index.min(self.last_index));
+    }
+}
+
+/// Of the registrations up to `base`, keeps what the standing of each node follows from: its last two. The last alone
+/// would not tell one that is confirmed from one that is only proposed, nor the first ever from a replacement.
+fn forget_registrations(registrations: &mut Vec<(LogIndex, NodeId, Incarnation)>, base: LogIndex) {
+    let kept = if mutant!("confirmation-compacted-away") { 1 } else { 2 };
+    let behind = registrations.partition_point(|item| item.0 <= base);
+    let mut later: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for at in (0..behind).rev() {
+        let count = later.entry(registrations[at].1).or_default();
+        *count += 1;
+        if *count > kept {
+            registrations.remove(at);
+        }
     }
 }
 
@@ -160,7 +220,7 @@ pub(super) fn entry_is_sound(entry: &Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use fsd_wire::{ClusterTimeMs, Payload};
+    use fsd_wire::Payload;
 
     use super::*;
 
@@ -197,35 +257,74 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_begins_late_says_nothing_of_what_was_before() {
-        for first in [1u64 << 32, (1 << 63) - 1] {
-            let log = log(&[(first, 3)], first + 2);
-            assert_eq!(log.term_at(LogIndex(first - 1)), None);
-            assert_eq!(log.term_at(LogIndex(first)), Some(Term(3)));
-            assert_eq!(log.term_at(LogIndex(first + 3)), None);
-            assert_eq!(log.first_index(), LogIndex(first));
+    fn a_log_with_a_base_says_nothing_of_what_was_before() {
+        for base in [1u64 << 32, (1 << 63) - 2] {
+            let base = EntryId { term: Term(2), index: LogIndex(base) };
+            let first = base.index.next();
+            let term_starts = vec![(first, Term(3))];
+            let last_index = LogIndex(first.0 + 2);
+            let log = RaftLog::new(LogSummary { base, term_starts, last_index, ..LogSummary::default() });
+            let terms = [0, base.index.0 - 1, base.index.0, first.0, first.0 + 2, first.0 + 3]
+                .map(|index| log.term_at(LogIndex(index)).map(|term| term.0));
+            assert_eq!(terms, [None, None, Some(2), Some(3), Some(3), None]);
+            assert_eq!(log.first_index(), first);
+            assert_eq!(log.first_index_of_term_at(base.index), Some(base.index));
+            assert_eq!(log.first_index_of_term_at(base.index.previous()), None);
+            assert_eq!(log.last_index_of_term(Term(2)), Some(base.index));
+            assert_eq!(log.last_index_of_term(Term(1)), None);
         }
     }
 
     #[test]
-    fn appends_and_truncations_follow_a_plain_list() {
+    fn a_log_that_ends_with_its_base_is_not_empty() {
+        let mut log = log(&[(1, 1), (4, 2)], 9);
+        log.compact(LogIndex(9));
+        assert!(!log.is_empty() && log.runs().is_empty());
+        assert_eq!(log.last_id(), EntryId { term: Term(2), index: LogIndex(9) });
+        assert_eq!(log.durable_index(), LogIndex(9));
+        // An entry of the same term begins a run all the same: the one of before is forgotten.
+        log.append(&noop(10, 2));
+        assert_eq!(log.runs(), &[(LogIndex(10), Term(2))]);
+        log.truncate_from(LogIndex(10));
+        assert_eq!(log.last_id(), EntryId { term: Term(2), index: LogIndex(9) });
+    }
+
+    #[test]
+    #[should_panic(expected = "truncation at 5")]
+    fn the_base_is_never_truncated() {
+        let mut log = log(&[(1, 1)], 9);
+        log.compact(LogIndex(5));
+        log.truncate_from(LogIndex(5));
+    }
+
+    #[test]
+    fn appends_truncations_and_compactions_follow_a_plain_list() {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..200 {
-            let (mut log, mut list) = (log(&[], 0), vec![0u64]);
+            let (mut log, mut list, mut base) = (log(&[], 0), vec![0u64], 0);
             for _ in 0..60 {
                 let last = list.len() as u64 - 1;
-                if random.u32(..4) == 0 && last > 0 {
-                    let from = random.u64(1..=last);
+                if random.u32(..4) == 0 && last > base {
+                    let from = random.u64(base + 1..=last);
                     log.truncate_from(LogIndex(from));
                     list.truncate(from as usize);
+                } else if random.u32(..8) == 0 {
+                    base = random.u64(base..=last);
+                    log.set_durable(LogIndex(last));
+                    log.compact(LogIndex(base));
                 } else {
                     let term = list[last as usize].max(1) + random.u64(..3) / 2;
                     log.append(&noop(last + 1, term));
                     list.push(term);
                 }
-                for (index, term) in list.iter().enumerate() {
-                    assert_eq!(log.term_at(LogIndex(index as u64)), Some(Term(*term)));
+                for (index, term) in (0..).zip(&list) {
+                    let expected = (index >= base).then_some(Term(*term));
+                    assert_eq!(log.term_at(LogIndex(index)), expected);
                 }
+                let runs = (base + 1..list.len() as u64)
+                    .filter(|index| *index == base + 1 || list[*index as usize] > list[*index as usize - 1]);
+                let runs: Vec<_> = runs.map(|index| (LogIndex(index), Term(list[index as usize]))).collect();
+                assert_eq!(log.runs(), runs);
                 assert_eq!(log.term_at(LogIndex(list.len() as u64)), None);
                 assert_eq!(log.last_id().term, Term(*list.last().unwrap()));
             }

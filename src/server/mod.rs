@@ -3,20 +3,24 @@
 //! [`run`] is the loop; [`node::Node`] is what a node does in one turn of it, without sockets and clocks of its
 //! own; [`Network`] is what a node needs of the network.
 
+mod catch_up;
 mod descriptors;
 mod dispatch;
 mod fault;
 mod forwarder;
 mod forwarding;
 mod hellos;
+mod helper;
+mod housekeeping;
+mod image;
 mod insight;
+pub mod jobs;
 mod measurements;
 mod metrics_page;
 pub mod node;
 mod parent;
 mod pending;
 mod readiness;
-mod spare_maker;
 #[cfg(test)]
 mod tests;
 
@@ -37,11 +41,12 @@ use crate::net::{Addresses, ConnectionId, HttpReply, Net, PARENT_TOKEN, SIGNAL_T
 use crate::signals::{self, Signals};
 use crate::storage::{self, DirectoryIdentity, Storage};
 pub use fault::Fault;
+use helper::Helper;
+pub use image::StoreImage;
 pub use measurements::Stopwatch;
 use metrics_page::MetricsPage;
 use node::{Node, NodeConfig};
 use parent::Parent;
-use spare_maker::SpareMaker;
 
 /// How long clients have to take their last replies when the node stops.
 const LAST_REPLIES_MS: u64 = 1000;
@@ -121,8 +126,10 @@ impl Network for Net {
 pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
     // The data directory is locked before an address is bound: a second daemon on it is told of that first.
     let disk = storage::lock_directory(&config.data_dir, &directory_identity(config))?;
+    let mut image = StoreImage::default();
+    let identity = directory_identity(config);
     let storage =
-        storage::open(disk.clone(), &directory_identity(config), config.segment_bytes, &mut random_u64)?;
+        storage::open_into(disk.clone(), &identity, config.segment_bytes, &mut random_u64, &mut image)?;
     log_recovery(&storage);
     let mut net = Net::bind(settings(config, &storage), addresses(config)).map_err(Fault::Network)?;
     let mut signals = Signals::listen(net.registry(), SIGNAL_TOKEN, signals::END).map_err(Fault::Network)?;
@@ -131,15 +138,13 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
         .transpose()
         .map_err(Fault::Parent)?;
     let waker = Waker::new(net.registry(), WAKE_TOKEN).map_err(Fault::Network)?;
-    let mut spare_maker = SpareMaker::start(disk.clone(), waker).map_err(Fault::Network)?;
+    let mut helper = Helper::start(disk.clone(), waker).map_err(Fault::Network)?;
     let clock = Clock::start();
-    let mut node = Node::new(node_config(config), storage, clock.now_ms());
+    let mut node = Node::new(node_config(config), storage, image.into_store(), clock.now_ms());
     node.measure_by(Box::new(move || clock.now_us()));
     let mut metrics_page = MetricsPage::new(config, disk.clone());
     // The first segment is made ready before the node says that it is: a disk without room is told at once.
-    if let Some(request) = node.wants_spare() {
-        node.install_spare(request.prepare(&disk).map_err(Fault::Spare)?)?;
-    }
+    node.make_first_spare(&disk)?;
     net.start(clock.now_ms());
     log_ready(config);
     let mut events = Vec::new();
@@ -176,7 +181,7 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
         for (deadline_ms, timer) in net.take_timers() {
             node.add_net_timer(deadline_ms, timer);
         }
-        exchange_spares(&mut node, &mut spare_maker)?;
+        exchange_jobs(&mut node, &mut helper)?;
         metrics_page.turned(clock.now_us() - turn_began_us);
         if node.is_stopped() {
             // The last replies are written, unless their clients do not take them.
@@ -207,17 +212,12 @@ pub fn check(config: &Config) -> Result<Vec<String>, Fault> {
     Ok(storage::check(&disk, &directory_identity(config))?)
 }
 
-fn exchange_spares(node: &mut Node<FileDisk>, spare_maker: &mut SpareMaker<FileDisk>) -> Result<(), Fault> {
-    match spare_maker.take() {
-        Some(Ok(spare)) => node.install_spare(spare)?,
-        // Nothing is lost yet: the log goes on in its present segment, and the next turn asks again.
-        Some(Err(error)) => node.spare_failed(&error),
-        None => {}
+fn exchange_jobs(node: &mut Node<FileDisk>, helper: &mut Helper<FileDisk>) -> Result<(), Fault> {
+    while let Some(done) = helper.take() {
+        node.job_done(done)?;
     }
-    if !spare_maker.is_busy()
-        && let Some(request) = node.wants_spare()
-    {
-        spare_maker.request(request);
+    while let Some(job) = node.next_job()? {
+        helper.hand_over(job);
     }
     Ok(())
 }

@@ -11,8 +11,10 @@ use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
+use super::catch_up::CatchUp;
 use super::forwarder::Forwarder;
 use super::hellos::identity_of;
+use super::housekeeping::Housekeeping;
 use super::measurements::Measurements;
 use super::pending::{Asker, Origin, Pending, RequestKey};
 use super::readiness::Readiness;
@@ -25,7 +27,7 @@ use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::net::{ConnectionId, Event, HttpPage, NetTimer};
 use crate::raft::{self, Actions, Alarm, Input, Raft};
-use crate::storage::{HardStateFile, SegmentedLog, Spare, SpareRequest, Storage};
+use crate::storage::{HardStateFile, SegmentedLog, Storage};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
 /// What a node needs to know.
@@ -83,6 +85,8 @@ pub struct Node<D: Disk> {
     pub(super) config: NodeConfig,
     pub(super) raft: Raft,
     pub(super) log: SegmentedLog<D>,
+    pub(super) housekeeping: Housekeeping<D>,
+    pub(super) catch_up: CatchUp<D>,
     pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
     pub(super) wheel: TimerWheel<Timer>,
@@ -108,7 +112,6 @@ pub struct Node<D: Disk> {
     pub(super) expiry_barrier: Option<EntryId>,
     pub(super) identity: Identity,
     announced_leader: Option<(NodeId, Term)>,
-    spare_complaint: bool,
     /// The last turn left something that the next one is to do without waiting.
     pub(super) unfinished: bool,
     stopping: Stopping,
@@ -123,8 +126,8 @@ enum Stopping {
 }
 
 impl<D: Disk> Node<D> {
-    /// A node that has recovered its data directory.
-    pub fn new(config: NodeConfig, storage: Storage<D>, now_ms: u64) -> Self {
+    /// A node that has recovered its data directory, and the store as of the newest checkpoint in it.
+    pub fn new(config: NodeConfig, storage: Storage<D>, store: FileStore, now_ms: u64) -> Self {
         let Storage { log, hard_state, recovered } = storage;
         let raft_config = raft::Config {
             node: config.node,
@@ -137,14 +140,17 @@ impl<D: Disk> Node<D> {
         };
         // What is drawn for each start is in the lower half of its life.
         let first_ticket = recovered.state.life.0 << 32;
+        let housekeeping = Housekeeping::new(recovered.checkpoints, &log);
         let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
         let identity = identity_of(&raft, config.node);
         Self {
             config,
             raft,
             log,
+            housekeeping,
+            catch_up: CatchUp::default(),
             hard_state,
-            store: FileStore::new(),
+            store,
             wheel: TimerWheel::new(now_ms),
             due_timers: Vec::new(),
             due_net_timers: Vec::new(),
@@ -164,7 +170,6 @@ impl<D: Disk> Node<D> {
             expiry_barrier: None,
             identity,
             announced_leader: None,
-            spare_complaint: false,
             unfinished: false,
             stopping: Stopping::No,
         }
@@ -238,6 +243,9 @@ impl<D: Disk> Node<D> {
         self.set_alarms(now_ms, &actions);
         self.finish_reads(&actions, net);
         self.after_flush(now_ms, net)?;
+        self.install_received(now_ms, net)?;
+        self.send_chunk_answers(net);
+        self.advance_streams(now_ms, net);
         self.apply(net)?;
         self.serve_reads(now_ms, net)?;
         self.answer_readiness(net);
@@ -284,30 +292,6 @@ impl<D: Disk> Node<D> {
         std::mem::take(&mut self.metrics_asked)
     }
 
-    /// A segment that the log needs soon.
-    #[must_use]
-    pub fn wants_spare(&mut self) -> Option<SpareRequest> {
-        self.log.wants_spare()
-    }
-
-    /// The segment that was asked for.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn install_spare(&mut self, spare: Spare<D::File>) -> Result<(), Fault> {
-        self.spare_complaint = false;
-        Ok(self.log.install_spare(spare)?)
-    }
-
-    /// The segment could not be made.
-    pub fn spare_failed(&mut self, error: &std::io::Error) {
-        if !self.spare_complaint {
-            log::warn!("cannot make the next log segment ready, and will try again: {error}");
-            self.spare_complaint = true;
-        }
-        self.log.spare_failed();
-    }
-
     fn handle(&mut self, now_ms: u64, event: Event, net: &mut impl Network) {
         match event {
             Event::Request { connection, protocol, request } => {
@@ -319,6 +303,12 @@ impl<D: Disk> Node<D> {
             Event::Page { connection, page: HttpPage::Metrics } => self.metrics_asked.push(connection),
             Event::Peer { from, message: PeerMessage::Forward(request) } => {
                 self.take_forwarded(now_ms, from, request, net);
+            }
+            Event::Peer { from, message: PeerMessage::InstallSnapshot(request) } => {
+                self.take_chunk(now_ms, from, request);
+            }
+            Event::Peer { from, message: PeerMessage::InstallSnapshotReply(reply) } => {
+                self.take_chunk_answer(now_ms, from, reply);
             }
             Event::Peer { message: PeerMessage::ForwardReply(reply), .. } => {
                 self.finish_forwarded(reply, net)

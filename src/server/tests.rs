@@ -10,9 +10,11 @@ use fsd_wire::hello::{HelloStatus, Identity};
 use fsd_wire::peer::{AppendResult, PeerMessage};
 use fsd_wire::{ClusterId, Command, LogIndex, NodeId, Operation as Change, RequestId, Version};
 
+use super::image::StoreImage;
 use super::node::{Node, NodeConfig};
 use super::{Fault, Network};
 use crate::config::{Member, TextReads, TextWrites};
+use crate::file_store::FileStore;
 use crate::limits;
 use crate::net::{ClientProtocol, ConnectionId, Event, HttpPage, HttpReply};
 use crate::raft::{Input, ReplicationBounds};
@@ -221,8 +223,15 @@ fn identity_of(node: NodeId) -> DirectoryIdentity {
 }
 
 fn open(disk: SimulatedDisk, node: NodeId) -> Storage<SimulatedDisk> {
+    open_with_store(disk, node).0
+}
+
+fn open_with_store(disk: SimulatedDisk, node: NodeId) -> (Storage<SimulatedDisk>, FileStore) {
     let mut random = fastrand::Rng::with_seed(u64::from(node.0));
-    storage::open(disk, &identity_of(node), SEGMENT_BYTES, &mut || random.u64(1..)).expect("a good directory")
+    let mut image = StoreImage::default();
+    let mut draw = || random.u64(1..);
+    let storage = storage::open_into(disk, &identity_of(node), SEGMENT_BYTES, &mut draw, &mut image);
+    (storage.expect("a good directory"), image.into_store())
 }
 
 fn after_power_failure(disk: &SimulatedDisk, node: NodeId) -> Storage<SimulatedDisk> {
@@ -235,9 +244,9 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
 
 /// A node on the disk of an earlier life, if it had one.
 fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestMember {
-    let storage = open(disk.clone(), node);
+    let (storage, store) = open_with_store(disk.clone(), node);
     let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
-    TestMember { node: Node::new(config_of(node, nodes), storage, now_ms), network }
+    TestMember { node: Node::new(config_of(node, nodes), storage, store, now_ms), network }
 }
 
 fn config_of(node: NodeId, nodes: u32) -> NodeConfig {

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use fsd_wire::Entry;
 
 use super::StorageError;
+use super::checkpoint::CheckpointHead;
+use super::checkpoints::{FoundCheckpoints, NoImage};
 use super::error::Doing;
 use super::hard_state::{self, HARD_STATE_NAME, Slot};
 use super::segment::{Position, RecordHead, SegmentHeader, SegmentId, file_name, read_entry};
-use super::survey::{self, Leftover, SegmentFile, Survey, TornTail, Visitor};
+use super::survey::{self, ContentsFile, Leftover, SegmentFile, Survey, TornTail, Visitor};
 use crate::mapping::Disk;
 
 /// A record that was found whole.
@@ -32,8 +34,21 @@ pub struct InspectedSegment<F> {
     file: F,
 }
 
+/// A segment of which only the contents in it count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectedContents {
+    /// Its name in the directory.
+    pub name: String,
+    /// The file's length.
+    pub len_bytes: u64,
+}
+
 /// What a directory, or some segments of it, hold.
 pub struct Inspection<F> {
+    /// The checkpoints that count, the older one first.
+    pub checkpoints: Vec<CheckpointHead>,
+    /// The segments that are there for contents to which a checkpoint refers.
+    pub contents: Vec<InspectedContents>,
     /// The segments of the log, in their order.
     pub segments: Vec<InspectedSegment<F>>,
     /// Files that hold nothing of the log.
@@ -73,9 +88,12 @@ pub fn inspect_directory<D: Disk>(disk: &D) -> Result<Inspection<D::File>, Stora
             }
         },
     };
+    let checkpoints = FoundCheckpoints::find(disk, None, &mut NoImage)?;
+    let known = checkpoints.known(log_end);
+    problems.extend(checkpoints.damaged.into_iter().map(|(_, damaged)| damaged));
     let mut collector = Collector { records: BTreeMap::new(), problems };
-    let found = survey::survey(disk, None, log_end, &mut collector)?;
-    Ok(finish(found, collector))
+    let found = survey::survey(disk, None, &known, &mut collector)?;
+    Ok(finish(found, collector, checkpoints.counting))
 }
 
 /// Reads only these segments of a directory, by their names. What lies before the first of them is taken as it
@@ -86,7 +104,7 @@ pub fn inspect_directory<D: Disk>(disk: &D) -> Result<Inspection<D::File>, Stora
 pub fn inspect_segments<D: Disk>(disk: &D, names: &[String]) -> Result<Inspection<D::File>, StorageError> {
     let mut collector = Collector { records: BTreeMap::new(), problems: Vec::new() };
     let found = survey::survey_part(disk, names, &mut collector)?;
-    Ok(finish(found, collector))
+    Ok(finish(found, collector, Vec::new()))
 }
 
 /// Reads the two slots of the hard state; nothing if there is no such file.
@@ -102,7 +120,7 @@ pub fn inspect_hard_state<D: Disk>(disk: &D) -> Result<Option<[Slot; 2]>, Storag
     hard_state::read_slots(&file).doing(|| format!("read {path}")).map(Some)
 }
 
-fn finish<F>(found: Survey<F>, collector: Collector) -> Inspection<F> {
+fn finish<F>(found: Survey<F>, collector: Collector, checkpoints: Vec<CheckpointHead>) -> Inspection<F> {
     let Collector { mut records, problems } = collector;
     // Backwards, the lowest index so far is the first that is superseded.
     let mut lowest_behind = u64::MAX;
@@ -117,7 +135,18 @@ fn finish<F>(found: Survey<F>, collector: Collector) -> Inspection<F> {
         header,
         file,
     });
-    Inspection { segments: segments.collect(), leftovers: found.leftovers, torn: found.torn, problems }
+    let contents = found.contents.into_values().map(|ContentsFile { header, .. }| InspectedContents {
+        name: file_name(header.id),
+        len_bytes: header.len_bytes,
+    });
+    Inspection {
+        checkpoints,
+        contents: contents.collect(),
+        segments: segments.collect(),
+        leftovers: found.leftovers,
+        torn: found.torn,
+        problems,
+    }
 }
 
 struct Collector {

@@ -1,17 +1,22 @@
 //! What a node keeps on its disk: the log in segments, the hard state, and what recovery makes of them.
 //! `docs/disk-format.md` describes the files to the byte.
 
+pub mod checkpoint;
+mod checkpoints;
 mod entry_table;
 mod error;
 pub mod hard_state;
 pub mod inspect;
+pub mod kept;
 mod lock;
 mod recovery;
 pub mod segment;
+mod segment_reader;
 pub mod segmented_log;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod trimming;
 
 use std::fmt;
 
@@ -20,12 +25,17 @@ use fsd_wire::NodeId;
 use crate::mapping::Disk;
 use crate::raft::{HardState, LogSummary};
 
+pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter, list_checkpoints};
+pub use checkpoints::{ImageSink, NoImage};
+pub use entry_table::LogBase;
 pub use error::StorageError;
 pub use hard_state::HardStateFile;
 pub use lock::lock_directory;
 pub use segment::{Position, SegmentId};
+pub use segment_reader::SegmentReader;
 pub use segmented_log::{SegmentedLog, Spare, SpareRequest};
 pub use survey::{Leftover, TornTail};
+pub use trimming::ContentsSegment;
 
 /// Whose a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +69,15 @@ pub struct Recovered {
     pub state: HardState,
     /// The log, all of which is durable.
     pub log: LogSummary,
+    /// The checkpoints that count, the older one first.
+    pub checkpoints: Vec<CheckpointHead>,
     /// What there is to tell a person, a line each.
     pub report: Vec<String>,
 }
 
 /// Recovers what is in the directory and begins a new life on it. A directory that is empty becomes this node's,
-/// as a new incarnation. `random` is drawn from for what must be unlike anything before.
+/// as a new incarnation. `random` is drawn from for what must be unlike anything before. The newest whole checkpoint is
+/// read into `sink`: what that makes of it is the store as of [`LogSummary::committed`].
 ///
 /// # Errors
 /// If anything that was once durable is missing or damaged, if the directory is another node's, or if the disk
@@ -72,13 +85,30 @@ pub struct Recovered {
 ///
 /// # Panics
 /// If `segment_bytes` is out of its range.
+pub fn open_into<D: Disk>(
+    disk: D,
+    identity: &DirectoryIdentity,
+    segment_bytes: u64,
+    random: &mut dyn FnMut() -> u64,
+    sink: &mut dyn ImageSink,
+) -> Result<Storage<D>, StorageError> {
+    recovery::open(disk, identity, segment_bytes, random, sink)
+}
+
+/// The same for whoever needs no store.
+///
+/// # Errors
+/// As [`open_into`].
+///
+/// # Panics
+/// As [`open_into`].
 pub fn open<D: Disk>(
     disk: D,
     identity: &DirectoryIdentity,
     segment_bytes: u64,
     random: &mut dyn FnMut() -> u64,
 ) -> Result<Storage<D>, StorageError> {
-    recovery::open(disk, identity, segment_bytes, random)
+    open_into(disk, identity, segment_bytes, random, &mut NoImage)
 }
 
 /// Says what [`open`] would find, and changes nothing.

@@ -5,6 +5,7 @@ use std::io;
 
 use fsd_wire::{Entry, EntryKind, Genesis, Incarnation, Life, LogIndex, Register, Term};
 
+use super::checkpoints::{FoundCheckpoints, ImageSink, NoImage};
 use super::error::{Doing, StorageError};
 use super::hard_state::{self, HARD_STATE_NAME, HardStateFile, StoredState};
 use super::segment::{ACTIVATION_AT, NameKind, Position, RecordHead, file_name, parse_name};
@@ -25,10 +26,12 @@ pub(super) fn open<D: Disk>(
     identity: &DirectoryIdentity,
     segment_bytes: u64,
     random: &mut dyn FnMut() -> u64,
+    sink: &mut dyn ImageSink,
 ) -> Result<Storage<D>, StorageError> {
     let stored = read_hard_state(&disk, identity)?;
-    let (found, summary) = read_log(&disk, identity, stored.as_ref())?;
-    let mut report = report(&disk, &found);
+    let mut checkpoints = FoundCheckpoints::find(&disk, Some(identity), sink)?;
+    let (found, summary) = read_log(&disk, identity, stored.as_ref(), &mut checkpoints)?;
+    let mut report = report(&disk, &found, &checkpoints);
     let state = match &stored {
         Some(stored) => {
             let life = stored.state.life.next(draw_u32(random));
@@ -41,7 +44,7 @@ pub(super) fn open<D: Disk>(
         None => new_state(random),
     };
     let is_torn = found.is_torn();
-    let Survey { mut segments, leftovers, table, end, proven, highest_id, .. } = found;
+    let Survey { mut segments, contents, leftovers, table, end, proven, highest_id, .. } = found;
     // The temporary file of a hard state is not in the survey, which is about the log.
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
     mark!(
@@ -49,7 +52,8 @@ pub(super) fn open<D: Disk>(
         names.iter().any(|name| name == hard_state::TEMPORARY_NAME)
     );
     let temporary = names.into_iter().filter(|name| name == hard_state::TEMPORARY_NAME);
-    let removed: Vec<String> = leftovers.into_iter().map(|leftover| leftover.name).chain(temporary).collect();
+    let leftovers = leftovers.into_iter().map(|leftover| leftover.name);
+    let removed: Vec<String> = leftovers.chain(temporary).chain(checkpoints.others).collect();
     for name in &removed {
         disk.remove(name).doing(|| format!("remove {}", disk.describe(name)))?;
     }
@@ -77,9 +81,20 @@ pub(super) fn open<D: Disk>(
         state.life.count(),
         state.term
     ));
-    let log =
-        SegmentedLog::new(disk, identity, segment_bytes, segments, table, end, is_torn, highest_id, random());
-    Ok(Storage { log, hard_state, recovered: Recovered { state, log: summary, report } })
+    let log = SegmentedLog::new(
+        disk,
+        identity,
+        segment_bytes,
+        segments,
+        contents,
+        table,
+        end,
+        is_torn,
+        highest_id,
+        random(),
+    );
+    let recovered = Recovered { state, log: summary, checkpoints: checkpoints.counting, report };
+    Ok(Storage { log, hard_state, recovered })
 }
 
 /// Stores bytes that are there once more, so that the next flush surely brings them to the disk. A process that was
@@ -100,8 +115,9 @@ pub(super) fn store_again<F: MappedFile>(file: &mut F, from: u64, to: u64) -> io
 /// See [`super::check`].
 pub(super) fn check<D: Disk>(disk: &D, identity: &DirectoryIdentity) -> Result<Vec<String>, StorageError> {
     let stored = read_hard_state(disk, identity)?;
-    let (found, _) = read_log(disk, identity, stored.as_ref())?;
-    let mut report = report(disk, &found);
+    let mut checkpoints = FoundCheckpoints::find(disk, Some(identity), &mut NoImage)?;
+    let (found, _) = read_log(disk, identity, stored.as_ref(), &mut checkpoints)?;
+    let mut report = report(disk, &found, &checkpoints);
     report.push(match &stored {
         None => "no hard state yet: the node has never run here".to_owned(),
         Some(StoredState { state, .. }) => {
@@ -141,7 +157,9 @@ fn read_hard_state<D: Disk>(
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
     if !names.iter().any(|name| name == HARD_STATE_NAME) {
         // The hard state is there before the first segment is begun.
-        let segment = names.iter().find(|name| matches!(parse_name(name), NameKind::Segment(_)));
+        let is_later =
+            |name: &&String| matches!(parse_name(name), NameKind::Segment(_) | NameKind::Checkpoint(_));
+        let segment = names.iter().find(is_later);
         return match segment {
             None => Ok(None),
             Some(name) => Err(StorageError::MissingHardState { file: path, beside: disk.describe(name) }),
@@ -161,10 +179,18 @@ fn read_log<D: Disk>(
     disk: &D,
     identity: &DirectoryIdentity,
     stored: Option<&StoredState>,
+    checkpoints: &mut FoundCheckpoints,
 ) -> Result<(Survey<D::File>, LogSummary), StorageError> {
     let log_end = stored.map_or(Position::default(), |stored| stored.log_end);
-    let mut summarizer = Summarizer { disk, summary: LogSummary::default() };
-    let found = survey::survey(disk, Some(identity), log_end, &mut summarizer)?;
+    let mut summarizer = Summarizer { disk, summary: checkpoints.summary() };
+    let known = checkpoints.known(log_end);
+    let surveyed = survey::survey(disk, Some(identity), &known, &mut summarizer);
+    // An older checkpoint, or none, is as good if the log behind it reaches as far as the damaged one did.
+    let reaches = |index: LogIndex| surveyed.as_ref().is_ok_and(|found| found.table.last.index >= index);
+    if let Some(n) = checkpoints.damaged.iter().position(|(index, _)| !reaches(*index)) {
+        return Err(checkpoints.damaged.swap_remove(n).1);
+    }
+    let found = surveyed?;
     Ok((found, summarizer.summary))
 }
 
@@ -223,15 +249,28 @@ fn truncate(summary: &mut LogSummary, first: LogIndex) {
 }
 
 /// The findings in words, a line each.
-fn report<D: Disk>(disk: &D, found: &Survey<D::File>) -> Vec<String> {
+fn report<D: Disk>(disk: &D, found: &Survey<D::File>, checkpoints: &FoundCheckpoints) -> Vec<String> {
     let last = &found.table.last;
-    let superseded = found.records - last.index.0;
-    let mut lines = vec![format!(
+    let superseded = found.records - (last.index.0 - found.table.base().entry.index.0);
+    let mut lines = Vec::new();
+    for (_, damaged) in &checkpoints.damaged {
+        lines.push(format!("a checkpoint does not count: {damaged}"));
+    }
+    if let Some(newest) = checkpoints.counting.last() {
+        lines.push(format!(
+            "checkpoint: {} files and {} sessions as of entry {}; the log begins behind entry {}",
+            newest.files,
+            newest.sessions,
+            newest.entry.index,
+            found.table.base().entry.index
+        ));
+    }
+    lines.push(format!(
         "log: {} segments, {} entries, the last of term {}, {superseded} superseded records",
         found.segments.len(),
         last.index,
         last.term
-    )];
+    ));
     for torn in &found.torn {
         let file = disk.describe(&file_name(torn.position.segment()));
         let offset = torn.position.offset();

@@ -128,7 +128,9 @@ impl fmt::Display for Position {
 pub(super) enum NameKind {
     /// A segment, by its id.
     Segment(SegmentId),
-    /// A segment that was being made ready.
+    /// A checkpoint, by the index of its entry.
+    Checkpoint(LogIndex),
+    /// A segment or checkpoint that was being made.
     Temporary,
     /// It claims to be a segment, but no segment has such a name.
     BadSegment,
@@ -138,6 +140,8 @@ pub(super) enum NameKind {
 
 const NAME_HEAD: &str = "segment-";
 const NAME_TAIL: &str = ".fsd";
+const CHECKPOINT_HEAD: &str = "checkpoint-";
+const ANEW_TAIL: &str = "-anew";
 const TEMPORARY_TAIL: &str = ".tmp";
 
 /// The name of a segment's file.
@@ -157,7 +161,33 @@ pub fn is_file_name(name: &str) -> bool {
     matches!(parse_name(name), NameKind::Segment(_))
 }
 
+/// The name of the file of the checkpoint as of an entry.
+#[must_use]
+pub fn checkpoint_name(index: LogIndex) -> String {
+    format!("{CHECKPOINT_HEAD}{:016x}", index.0)
+}
+
+/// The same for a checkpoint from which the log begins anew. That must be known even where the file is damaged: no older
+/// checkpoint can stand for it.
+#[must_use]
+pub fn anew_checkpoint_name(index: LogIndex) -> String {
+    checkpoint_name(index) + ANEW_TAIL
+}
+
+/// Whether a checkpoint of this name is one from which the log begins anew.
+pub(super) fn names_anew(name: &str) -> bool {
+    name.ends_with(ANEW_TAIL)
+}
+
+/// The name of a checkpoint's file while it is written.
+pub(super) fn checkpoint_temporary_name(index: LogIndex) -> String {
+    format!("{CHECKPOINT_HEAD}{:016x}{TEMPORARY_TAIL}", index.0)
+}
+
 pub(super) fn parse_name(name: &str) -> NameKind {
+    if let Some(rest) = name.strip_prefix(CHECKPOINT_HEAD) {
+        return parse_checkpoint_name(name, rest);
+    }
     let Some(rest) = name.strip_prefix(NAME_HEAD) else { return NameKind::Other };
     if rest.ends_with(TEMPORARY_TAIL) {
         return NameKind::Temporary;
@@ -166,6 +196,21 @@ pub(super) fn parse_name(name: &str) -> NameKind {
     match u32::from_str_radix(digits, 16) {
         Ok(id) if id > 0 && file_name(SegmentId(id)) == name => NameKind::Segment(SegmentId(id)),
         _ => NameKind::BadSegment,
+    }
+}
+
+/// A name that no checkpoint has is none of ours: nothing depends on a checkpoint's being there but the log, which
+/// tells if it is missing.
+fn parse_checkpoint_name(name: &str, digits: &str) -> NameKind {
+    if digits.ends_with(TEMPORARY_TAIL) {
+        return NameKind::Temporary;
+    }
+    let digits = digits.strip_suffix(ANEW_TAIL).unwrap_or(digits);
+    match u64::from_str_radix(digits, 16).map(LogIndex) {
+        Ok(index) if checkpoint_name(index) == name || anew_checkpoint_name(index) == name => {
+            NameKind::Checkpoint(index)
+        }
+        _ => NameKind::Other,
     }
 }
 
@@ -305,9 +350,9 @@ impl Activation {
     }
 }
 
-/// The CRC of header and activation block: over the salt, if it counts, and all bytes, those of the CRC itself
-/// (12 to 15 in both) taken as zero.
-fn crc_without_field(salt: Option<u64>, bytes: &[u8]) -> u32 {
+/// The CRC of headers, activation blocks and trailers: over the salt, if it counts, and all bytes, those of the CRC
+/// itself (12 to 15 in all of them) taken as zero.
+pub(super) fn crc_without_field(salt: Option<u64>, bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     if let Some(salt) = salt {
         crc.update(&salt.to_le_bytes());

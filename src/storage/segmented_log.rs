@@ -4,18 +4,19 @@
 //! entry says by its index that everything from there on is superseded. So no byte of a record ever changes
 //! once it is stored, readers may keep slices of the mapping, and no crash can fall into a truncation.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use fsd_wire::{Entry, EntryId, LogIndex};
 
 use super::DirectoryIdentity;
-use super::entry_table::EntryTable;
+use super::entry_table::{EntryTable, LogBase};
 use super::error::{Doing, StorageError};
 use super::segment::{
     ACTIVATION_AT, Activation, NoRecord, Position, RECORDS_AT, RecordHead, SegmentHeader, SegmentId,
     file_name, read_entry, read_record_head, record_bytes, store_record, temporary_name,
 };
-use super::survey::SegmentFile;
+use super::survey::{ContentsFile, SegmentFile};
 use crate::mapping::{Disk, MappedFile};
 use crate::marks::mark;
 use crate::mutants::mutant;
@@ -30,27 +31,38 @@ const SPARE_WANTED_AT_SHARE: u64 = 4;
 /// A segment that could not be made ready is tried again after this share of a segment has been appended.
 const SPARE_RETRY_SHARE: u64 = 16;
 
+/// Bytes of a segment's records, of the log that ends at `end`.
+fn used_bytes<F: MappedFile>(segment: &SegmentFile<F>, end: Position) -> u64 {
+    let is_last = segment.header.id == end.segment();
+    let limit = if is_last { u64::from(end.offset()) } else { segment.header.len_bytes };
+    limit.saturating_sub(u64::from(RECORDS_AT))
+}
+
 fn spare_wanted_from(segment_bytes: u64) -> u64 {
     u64::from(RECORDS_AT) + (segment_bytes - u64::from(RECORDS_AT)) / SPARE_WANTED_AT_SHARE
 }
 
 /// A log whose entries survive: see the module's head.
 pub struct SegmentedLog<D: Disk> {
-    disk: D,
+    pub(super) disk: D,
     identity: DirectoryIdentity,
     segment_bytes: u64,
     salts: fastrand::Rng,
-    segments: Vec<SegmentFile<D::File>>,
-    table: EntryTable,
+    pub(super) segments: Vec<SegmentFile<D::File>>,
+    /// Segments before the log's base, and kept ones: only the contents in them count.
+    pub(super) contents: BTreeMap<SegmentId, ContentsFile<D::File>>,
+    pub(super) table: EntryTable,
     /// Where the next record goes, if it fits.
-    end: Position,
+    pub(super) end: Position,
     /// Behind `end` lies a torn tail, which is never written over: the next record needs another segment.
-    is_torn: bool,
+    pub(super) is_torn: bool,
     /// Everything before this is flushed.
-    durable: Position,
-    spare: Option<Spare<D::File>>,
+    pub(super) durable: Position,
+    pub(super) spare: Option<Spare<D::File>>,
     spare_state: SpareState,
     next_id: SegmentId,
+    /// Bytes of all records that were appended in this life, and of those that recovery found.
+    appended_bytes: u64,
     has_failed: bool,
 }
 
@@ -102,6 +114,7 @@ impl<D: Disk> SegmentedLog<D> {
         identity: &DirectoryIdentity,
         segment_bytes: u64,
         segments: Vec<SegmentFile<D::File>>,
+        contents: BTreeMap<SegmentId, ContentsFile<D::File>>,
         table: EntryTable,
         end: Position,
         is_torn: bool,
@@ -110,19 +123,24 @@ impl<D: Disk> SegmentedLog<D> {
     ) -> Self {
         let range = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         assert!(range.contains(&segment_bytes), "segments of {segment_bytes} bytes");
+        let used = segments.iter().map(|segment| used_bytes(segment, end));
+        let appended_bytes = used.sum();
         Self {
             disk,
             identity: identity.clone(),
             segment_bytes: segment_bytes.next_multiple_of(u64::from(RECORDS_AT)),
             salts: fastrand::Rng::with_seed(seed),
             segments,
+            contents,
             table,
             end,
             is_torn: is_torn && !mutant!("torn-tail-written-over"),
             durable: end,
             spare: None,
             spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
-            next_id: SegmentId(highest_id.0 + 1),
+            // No file may get the number of a segment that the base only names.
+            next_id: SegmentId(highest_id.max(end.segment()).0 + 1),
+            appended_bytes,
             has_failed: false,
         }
     }
@@ -149,7 +167,8 @@ impl<D: Disk> SegmentedLog<D> {
             match change {
                 LogChange::TruncateFrom(index) => {
                     assert!(truncate_from.is_none(), "two truncations without an append between");
-                    assert!(index.0 >= 1 && *index <= self.table.last.index, "truncation from {index}");
+                    let inside = self.first_index()..=self.table.last.index;
+                    assert!(inside.contains(index), "truncation from {index}");
                     truncate_from = Some(*index);
                 }
                 LogChange::Append(entry) => {
@@ -187,6 +206,7 @@ impl<D: Disk> SegmentedLog<D> {
             payload_bytes: entry.payload.len(),
         });
         self.end = Position(self.end.0 + bytes);
+        self.appended_bytes += bytes;
         Ok(())
     }
 
@@ -194,8 +214,8 @@ impl<D: Disk> SegmentedLog<D> {
     fn assert_order(&self, entry: &Entry) -> Result<(), StorageError> {
         let (before, stamp) = if entry.index == self.table.last.index.next() {
             (self.table.last, self.table.last_stamp)
-        } else if entry.index == LogIndex(1) {
-            Default::default()
+        } else if entry.index == self.first_index() {
+            (self.base().entry, self.base().stamp)
         } else {
             let head = self.head(self.position(entry.index.previous()))?;
             (head.id, head.stamp)
@@ -250,11 +270,19 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     fn request(&mut self, len_bytes: u64) -> SpareRequest {
+        SpareRequest { header: self.next_header(len_bytes) }
+    }
+
+    /// A number that no file has had.
+    pub(super) fn take_id(&mut self) -> SegmentId {
         let id = self.next_id;
         self.next_id = SegmentId(id.0 + 1);
-        let header =
-            SegmentHeader { id, salt: self.salts.u64(..), len_bytes, identity: self.identity.clone() };
-        SpareRequest { header }
+        id
+    }
+
+    pub(super) fn next_header(&mut self, len_bytes: u64) -> SegmentHeader {
+        let (id, salt) = (self.take_id(), self.salts.u64(..));
+        SegmentHeader { id, salt, len_bytes, identity: self.identity.clone() }
     }
 
     /// The request to make the next segment ready, when it is time; once, until it was answered by
@@ -275,8 +303,7 @@ impl<D: Disk> SegmentedLog<D> {
     /// If the log went on without it and its file cannot be removed.
     pub fn install_spare(&mut self, spare: Spare<D::File>) -> Result<(), StorageError> {
         self.spare_state = SpareState::WantedFrom(spare_wanted_from(self.segment_bytes));
-        let last = self.segments.last().map_or(SegmentId(0), |segment| segment.header.id);
-        if spare.header.id > last {
+        if spare.header.id > self.end.segment() {
             self.spare = Some(spare);
             return Ok(());
         }
@@ -286,7 +313,7 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     /// Removes a segment that the log never rolled into. Should it come back, the next start removes it.
-    fn remove_unused(&self, spare: &Spare<D::File>) -> Result<(), StorageError> {
+    pub(super) fn remove_unused(&self, spare: &Spare<D::File>) -> Result<(), StorageError> {
         let name = file_name(spare.header.id);
         self.disk.remove(&name).doing(|| format!("remove {}", self.disk.describe(&name)))
     }
@@ -340,7 +367,13 @@ impl<D: Disk> SegmentedLog<D> {
     /// The index of the first entry that is kept.
     #[must_use]
     pub fn first_index(&self) -> LogIndex {
-        LogIndex(1)
+        self.base().entry.index.next()
+    }
+
+    /// Where the log begins.
+    #[must_use]
+    pub fn base(&self) -> &LogBase {
+        self.table.base()
     }
 
     /// The index of the last entry; 0 when there is none.
@@ -392,25 +425,29 @@ impl<D: Disk> SegmentedLog<D> {
     /// If the log has no such segment.
     pub fn entry_at(&self, position: Position) -> Result<Entry, StorageError> {
         let head = self.head(position)?;
-        let (segment, path) = self.segment(position);
-        read_entry(&segment.file, &head)
+        let (file, _, path) = self.segment(position);
+        read_entry(file, &head)
             .doing(|| format!("read {}", path()))?
             .map_err(|why| self.damage(position, why.to_string()))
     }
 
-    fn head(&self, position: Position) -> Result<RecordHead, StorageError> {
-        let (segment, path) = self.segment(position);
-        let limit = segment.header.len_bytes;
-        read_record_head(&segment.file, &segment.header, u64::from(position.offset()), limit)
+    pub(super) fn head(&self, position: Position) -> Result<RecordHead, StorageError> {
+        let (file, header, path) = self.segment(position);
+        let limit = header.len_bytes;
+        read_record_head(file, header, u64::from(position.offset()), limit)
             .doing(|| format!("read {}", path()))?
             .map_err(|why: NoRecord| self.damage(position, why.to_string()))
     }
 
-    fn segment(&self, position: Position) -> (&SegmentFile<D::File>, impl Fn() -> String) {
+    fn segment(&self, position: Position) -> (&D::File, &SegmentHeader, impl Fn() -> String) {
         let id = position.segment();
+        let path = move || self.disk.describe(&file_name(id));
+        if let Some(ContentsFile { file, header }) = self.contents.get(&id) {
+            return (file, header, path);
+        }
         match self.segments.binary_search_by_key(&id, |segment| segment.header.id) {
-            Ok(n) => (&self.segments[n], move || self.disk.describe(&file_name(id))),
-            Err(_) => panic!("position {position} in a segment that the log does not have"),
+            Ok(n) => (&self.segments[n].file, &self.segments[n].header, path),
+            Err(_) => panic!("position {position} in a segment that is not there"),
         }
     }
 
@@ -420,10 +457,34 @@ impl<D: Disk> SegmentedLog<D> {
         StorageError::Damage { file, offset: u64::from(position.offset()), what }
     }
 
+    /// Counts the bytes of all records that are appended, on from those that recovery found.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
+    /// Bytes of a segment, but for one that a single large record needs.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> &DirectoryIdentity {
+        &self.identity
+    }
+
+    /// A salt for another file of this directory.
+    pub fn draw_salt(&mut self) -> u64 {
+        self.salts.u64(..)
+    }
+
     /// Bytes of the segments on the disk, without one that is made ready.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.header.len_bytes).sum()
+        let contents = self.contents.values().map(|segment| segment.header.len_bytes);
+        self.segments.iter().map(|segment| segment.header.len_bytes).chain(contents).sum()
     }
 
     /// Bytes of the last segment that are used, its head included; 0 when there is none.
@@ -432,10 +493,10 @@ impl<D: Disk> SegmentedLog<D> {
         if self.segments.is_empty() { 0 } else { u64::from(self.end.offset()) }
     }
 
-    /// How many segments the log has.
+    /// How many segments there are.
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        self.segments.len()
+        self.segments.len() + self.contents.len()
     }
 }
 

@@ -6,18 +6,20 @@
 //! Then the records are read in their order. Below what is proven to have been flushed, a place without a record
 //! is damage; in the last segment, behind everything that is proven, it is where the log ends.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use fsd_wire::{Entry, EntryId};
 
 use super::DirectoryIdentity;
-use super::entry_table::EntryTable;
+use super::entry_table::{EntryTable, LogBase};
 use super::error::{Doing, StorageError};
+use super::kept::KeptBlock;
 use super::segment::{
     ACTIVATION_AT, Activation, HeaderProblem, NameKind, NoRecord, Position, RECORDS_AT, RecordHead,
     SegmentHeader, SegmentId, file_name, parse_name, read_record, read_record_head, search_rest,
 };
-use crate::mapping::Disk;
+use crate::mapping::{Disk, MappedFile};
 use crate::marks::mark;
 use crate::mutants::mutant;
 
@@ -26,6 +28,26 @@ pub(super) struct SegmentFile<F> {
     pub(super) file: F,
     pub(super) header: SegmentHeader,
     pub(super) activation: Activation,
+}
+
+/// A segment that is there for the contents in it, and no part of the log, or not any more.
+#[derive(Debug)]
+pub(super) struct ContentsFile<F> {
+    pub(super) file: F,
+    pub(super) header: SegmentHeader,
+}
+
+/// What is known before the log is looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// Where it ended at least, by the hard state.
+    pub(super) log_end: Position,
+    /// Where it begins, by the oldest checkpoint that counts.
+    pub(super) base: LogBase,
+    /// The segments with contents that some checkpoint refers to.
+    pub(super) referred: BTreeSet<SegmentId>,
+    /// Those of them that the newest checkpoint refers to: they must be there.
+    pub(super) needed: BTreeSet<SegmentId>,
 }
 
 /// A file of the log that holds none of it.
@@ -49,6 +71,8 @@ pub struct TornTail {
 /// What a walk found.
 pub(super) struct Survey<F> {
     pub(super) segments: Vec<SegmentFile<F>>,
+    /// Segments that only hold contents.
+    pub(super) contents: BTreeMap<SegmentId, ContentsFile<F>>,
     pub(super) leftovers: Vec<Leftover>,
     pub(super) table: EntryTable,
     /// Where the log ends.
@@ -84,20 +108,22 @@ struct Candidate<F> {
     file: F,
     header: SegmentHeader,
     activation: Option<Activation>,
+    is_kept: bool,
 }
 
-/// Walks over the log in `disk`. `log_end` is where it is known from elsewhere to have ended at least.
+/// Walks over the log in `disk`, of which something is known already.
 pub(super) fn survey<D: Disk>(
     disk: &D,
     identity: Option<&DirectoryIdentity>,
-    log_end: Position,
+    known: &Known,
     visitor: &mut dyn Visitor<D::File>,
 ) -> Result<Survey<D::File>, StorageError> {
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
-    let mut walk = Walk::new(disk, log_end, visitor);
+    let mut walk = Walk::new(disk, known, visitor);
     walk.walk(&names, identity)?;
     walk.drop_segment_without_records()?;
-    walk.check_log_end(log_end)?;
+    walk.check_needed()?;
+    walk.check_log_end()?;
     Ok(walk.found)
 }
 
@@ -108,7 +134,8 @@ pub(super) fn survey_part<D: Disk>(
     names: &[String],
     visitor: &mut dyn Visitor<D::File>,
 ) -> Result<Survey<D::File>, StorageError> {
-    let mut walk = Walk::new(disk, Position::default(), visitor);
+    let nothing = Known::default();
+    let mut walk = Walk::new(disk, &nothing, visitor);
     walk.is_partial = true;
     walk.is_broken = true;
     walk.walk(names, None)?;
@@ -117,6 +144,7 @@ pub(super) fn survey_part<D: Disk>(
 
 struct Walk<'a, D: Disk> {
     disk: &'a D,
+    known: &'a Known,
     visitor: &'a mut dyn Visitor<D::File>,
     /// Only some segments are looked at.
     is_partial: bool,
@@ -126,18 +154,20 @@ struct Walk<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Walk<'a, D> {
-    fn new(disk: &'a D, proven: Position, visitor: &'a mut dyn Visitor<D::File>) -> Self {
+    fn new(disk: &'a D, known: &'a Known, visitor: &'a mut dyn Visitor<D::File>) -> Self {
         let found = Survey {
             segments: Vec::new(),
+            contents: BTreeMap::new(),
             leftovers: Vec::new(),
-            table: EntryTable::default(),
-            end: Position::default(),
+            table: EntryTable::behind(known.base),
+            end: known.base.end,
             torn: Vec::new(),
-            proven,
+            // What a checkpoint covers was flushed before it.
+            proven: known.log_end.max(known.base.end),
             highest_id: SegmentId(0),
             records: 0,
         };
-        Self { disk, visitor, is_partial: false, is_broken: false, found }
+        Self { disk, known, visitor, is_partial: false, is_broken: false, found }
     }
 
     fn walk(&mut self, names: &[String], identity: Option<&DirectoryIdentity>) -> Result<(), StorageError> {
@@ -183,7 +213,7 @@ impl<'a, D: Disk> Walk<'a, D> {
                     let what = "no segment has such a name".to_owned();
                     self.problem(StorageError::Damage { file, offset: 0, what })?;
                 }
-                NameKind::Other => {}
+                NameKind::Checkpoint(_) | NameKind::Other => {}
             }
         }
         ids.sort_unstable();
@@ -233,7 +263,8 @@ impl<'a, D: Disk> Walk<'a, D> {
             self.problem(StorageError::WrongDirectory { file: path, found, expected })?;
         }
         let activation = self.read(id, Activation::read(&file, &header))?;
-        Ok(Some(Candidate { file, header, activation }))
+        let is_kept = activation.is_none() && self.read(id, KeptBlock::read(&file, &header))?.is_some();
+        Ok(Some(Candidate { file, header, activation, is_kept }))
     }
 
     /// Sorts the segments that the log rolled into from the others, and checks that none is missing.
@@ -241,6 +272,10 @@ impl<'a, D: Disk> Walk<'a, D> {
         for mut candidate in candidates {
             let id = candidate.header.id;
             let limit = candidate.header.len_bytes;
+            if candidate.is_kept || id < self.known.base.end.segment() {
+                self.set_aside(candidate);
+                continue;
+            }
             if candidate.activation.is_none() {
                 let rest = search_rest(&candidate.file, &candidate.header, u64::from(RECORDS_AT), limit);
                 let rest = self.read(id, rest)?;
@@ -268,12 +303,12 @@ impl<'a, D: Disk> Walk<'a, D> {
                     continue;
                 }
             }
-            let Candidate { file, header, activation: Some(activation) } = candidate else { continue };
+            let Candidate { file, header, activation: Some(activation), .. } = candidate else { continue };
             self.check_link(&header, &activation)?;
             self.found.proven = self.found.proven.max(activation.previous_end);
             self.found.segments.push(SegmentFile { file, header, activation });
         }
-        let last = self.found.segments.last().map_or(SegmentId(0), |segment| segment.header.id);
+        let last = self.last_of_chain();
         if self.found.proven.segment() > last && !self.is_broken {
             let file = self.disk.describe(&file_name(self.found.proven.segment()));
             let named_by = "the hard state".to_owned();
@@ -282,11 +317,46 @@ impl<'a, D: Disk> Walk<'a, D> {
         Ok(())
     }
 
+    /// The last segment of the chain so far; the one in which the base is, should that be gone.
+    fn last_of_chain(&self) -> SegmentId {
+        let before = self.known.base.end.segment();
+        self.found.segments.last().map_or(before, |segment| segment.header.id)
+    }
+
+    /// A segment that is no part of the log counts if some checkpoint refers to its contents.
+    fn set_aside(&mut self, candidate: Candidate<D::File>) {
+        let Candidate { mut file, header, is_kept, .. } = candidate;
+        let id = header.id;
+        if self.known.referred.contains(&id) {
+            file.seal();
+            self.found.contents.insert(id, ContentsFile { file, header });
+        } else {
+            let why =
+                if is_kept { "nothing refers to the contents in it" } else { "a checkpoint stands for it" };
+            self.found.leftovers.push(Leftover { name: file_name(id), why });
+        }
+    }
+
+    /// What the newest checkpoint refers to must be there.
+    fn check_needed(&mut self) -> Result<(), StorageError> {
+        for id in &self.known.needed {
+            let is_in_log = self.found.segments.iter().any(|segment| segment.header.id == *id);
+            if !is_in_log && !self.found.contents.contains_key(id) && !self.is_broken {
+                let file = self.disk.describe(&file_name(*id));
+                let named_by = "the newest checkpoint".to_owned();
+                self.problem(StorageError::MissingSegment { file, named_by })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that the segment before this one is the one that its activation names.
     fn check_link(&mut self, header: &SegmentHeader, activation: &Activation) -> Result<(), StorageError> {
         let named = activation.previous_end.segment();
-        let previous = self.found.segments.last().map_or(SegmentId(0), |segment| segment.header.id);
-        if named == previous || self.is_partial {
+        let previous = self.last_of_chain();
+        // The segment in which the base is needs none before it.
+        let is_first = self.found.segments.is_empty() && header.id == previous;
+        if is_first || named == previous || self.is_partial {
             return Ok(());
         }
         let is_there = self.found.leftovers.iter().any(|leftover| leftover.name == file_name(named));
@@ -309,7 +379,9 @@ impl<'a, D: Disk> Walk<'a, D> {
         let sealed_end =
             sealed_end.filter(|end| end.segment() == header.id).map(|end| u64::from(end.offset()));
         let limit = sealed_end.unwrap_or(header.len_bytes).min(header.len_bytes);
-        let mut offset = u64::from(RECORDS_AT);
+        let base = self.known.base.end;
+        let is_cut = base.segment() == header.id;
+        let mut offset = u64::from(if is_cut { base.offset() } else { RECORDS_AT });
         while sealed_end.is_none() || offset < limit {
             let read = read_record(&self.found.segments[n].file, &header, offset, limit);
             match self.read(header.id, read)? {
@@ -375,7 +447,8 @@ impl<'a, D: Disk> Walk<'a, D> {
         let SegmentFile { header, activation, .. } = &self.found.segments[n];
         let table = &self.found.table;
         let is_same = activation.previous_last == table.last && activation.previous_stamp == table.last_stamp;
-        if is_same || self.is_broken {
+        let is_cut = header.id == self.known.base.end.segment();
+        if is_same || is_cut || self.is_broken {
             return Ok(());
         }
         let what = format!(
@@ -409,7 +482,8 @@ impl<'a, D: Disk> Walk<'a, D> {
         if head.durable > head.position {
             return Ok(Some(format!("a record that calls {} durable", head.durable)));
         }
-        if index.0 < 1 || index > table.last.index.next() {
+        let base = &table.base().entry;
+        if index <= base.index || index > table.last.index.next() {
             return Ok(Some(format!("entry {index} behind entry {}", table.last.index)));
         }
         let is_first = head.position.offset() == RECORDS_AT;
@@ -419,8 +493,8 @@ impl<'a, D: Disk> Walk<'a, D> {
         }
         let (last_term, last_stamp) = if index == table.last.index.next() {
             (table.last.term, table.last_stamp)
-        } else if index.0 == 1 {
-            Default::default()
+        } else if index.previous() == base.index {
+            (base.term, table.base().stamp)
         } else {
             let place = table.position(index.previous()).expect("the index is inside the table");
             match self.head_at(place)? {
@@ -477,7 +551,8 @@ impl<'a, D: Disk> Walk<'a, D> {
         Ok(())
     }
 
-    fn check_log_end(&mut self, log_end: Position) -> Result<(), StorageError> {
+    fn check_log_end(&mut self) -> Result<(), StorageError> {
+        let log_end = self.known.log_end;
         if self.is_broken || self.found.end >= log_end {
             return Ok(());
         }

@@ -13,6 +13,7 @@ pub mod hello;
 pub mod peer;
 pub mod receive_buffer;
 pub mod session;
+pub mod snapshot;
 pub mod types;
 
 pub use command::{Command, NAME_BYTES_MAX, Operation};

@@ -9,6 +9,7 @@ use crate::codec::{Reader, Writer};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry};
 use crate::error::DecodeError;
 use crate::frame::Frame;
+use crate::snapshot::{InstallSnapshot, InstallSnapshotReply};
 use crate::types::{ClusterTimeMs, EntryId, Incarnation, Life, LogIndex, NodeId, Term};
 
 const KIND_PING: u16 = 3;
@@ -22,6 +23,8 @@ const KIND_READ_INDEX: u16 = 21;
 const KIND_READ_INDEX_REPLY: u16 = 22;
 const KIND_FORWARD: u16 = 23;
 const KIND_FORWARD_REPLY: u16 = 24;
+const KIND_INSTALL_SNAPSHOT: u16 = 25;
+const KIND_INSTALL_SNAPSHOT_REPLY: u16 = 26;
 
 /// Asks for a vote (section 5.2), or whether a vote would be given (PreVote, thesis section 9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +183,10 @@ pub enum PeerMessage {
     Forward(ClientRequest),
     /// What became of it, with the id of the request.
     ForwardReply(ClientReply),
+    /// See [`InstallSnapshot`].
+    InstallSnapshot(InstallSnapshot),
+    /// See [`InstallSnapshotReply`].
+    InstallSnapshotReply(InstallSnapshotReply),
 }
 
 impl Message for PeerMessage {
@@ -196,6 +203,8 @@ impl Message for PeerMessage {
             Self::ReadIndexReply(_) => KIND_READ_INDEX_REPLY,
             Self::Forward(_) => KIND_FORWARD,
             Self::ForwardReply(_) => KIND_FORWARD_REPLY,
+            Self::InstallSnapshot(_) => KIND_INSTALL_SNAPSHOT,
+            Self::InstallSnapshotReply(_) => KIND_INSTALL_SNAPSHOT_REPLY,
         }
     }
 
@@ -217,6 +226,8 @@ impl Message for PeerMessage {
             Self::ReadIndexReply(message) => message.encode(out),
             Self::Forward(request) => encode_inner(request, out),
             Self::ForwardReply(reply) => encode_inner(reply, out),
+            Self::InstallSnapshot(message) => message.encode(out),
+            Self::InstallSnapshotReply(message) => message.encode(out),
         }
     }
 }
@@ -246,6 +257,10 @@ impl PeerMessage {
             KIND_READ_INDEX_REPLY => Self::ReadIndexReply(ReadIndexReply::decode(&mut reader)?),
             KIND_FORWARD => Self::Forward(ClientRequest::decode(&decode_inner(&mut reader)?)?),
             KIND_FORWARD_REPLY => Self::ForwardReply(ClientReply::decode(&decode_inner(&mut reader)?)?),
+            KIND_INSTALL_SNAPSHOT => Self::InstallSnapshot(InstallSnapshot::decode(&mut reader)?),
+            KIND_INSTALL_SNAPSHOT_REPLY => {
+                Self::InstallSnapshotReply(InstallSnapshotReply::decode(&mut reader)?)
+            }
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
@@ -423,13 +438,13 @@ fn decode_inner(reader: &mut Reader) -> Result<Frame, DecodeError> {
     Ok(Frame { kind: reader.u16()?, body: reader.rest() })
 }
 
-fn encode_entry_id(id: EntryId, out: &mut Writer) {
+pub(crate) fn encode_entry_id(id: EntryId, out: &mut Writer) {
     out.u64(id.term.0);
     out.u64(id.index.0);
 }
 
 /// An entry has a term and an index above 0; both are 0 before the first.
-fn decode_entry_id(reader: &mut Reader) -> Result<EntryId, DecodeError> {
+pub(crate) fn decode_entry_id(reader: &mut Reader) -> Result<EntryId, DecodeError> {
     let id = EntryId { term: Term(reader.counter("term")?), index: LogIndex(reader.counter("index")?) };
     if (id.term == Term(0)) != (id.index == LogIndex(0)) {
         return Err(DecodeError::BadValue { field: "term of an entry id", value: id.term.0 });

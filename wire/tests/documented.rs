@@ -12,6 +12,8 @@ use common::{
 };
 use fsd_wire::client::{ADDRESS_BYTES_MAX, ClientReply, Outcome};
 use fsd_wire::hello::{CLUSTER_NAME_BYTES_MAX, HelloReply, Identity, REASON_BYTES_MAX};
+use fsd_wire::peer::PeerMessage;
+use fsd_wire::snapshot::REFUSAL_BYTES_MAX;
 use fsd_wire::*;
 
 fn document() -> String {
@@ -139,6 +141,17 @@ fn the_status_codes_are_those_of_the_code() {
         })
         .collect();
     assert_eq!(codes(&tables, "refusal status"), refusals);
+
+    let mut snapshot_states = BTreeMap::new();
+    for (_, message) in messages() {
+        let AnyMessage::Peer(PeerMessage::InstallSnapshotReply(reply)) = &message else { continue };
+        let name = format!("{:?}", reply.state).chars().take_while(char::is_ascii_alphabetic).collect();
+        snapshot_states.insert(u16::from(message.encode()[frame::HEADER_BYTES + 40]), name);
+    }
+    assert_eq!(
+        codes(&tables, "snapshot state").into_iter().collect::<BTreeMap<_, String>>(),
+        snapshot_states
+    );
 }
 
 #[test]
@@ -231,6 +244,7 @@ fn the_bounds_are_those_of_the_code() {
         ("what to do, at most {} bytes", REASON_BYTES_MAX),
         ("which rule, at most {} bytes", REASON_BYTES_MAX),
         ("what is wrong, at most {} bytes |", REASON_BYTES_MAX),
+        ("why, at most {} bytes", REFUSAL_BYTES_MAX),
         ("its address for clients, at most {} bytes", ADDRESS_BYTES_MAX),
         ("A name is a text of at most {} bytes", NAME_BYTES_MAX),
         ("length of the payload in bytes, at most {}", PAYLOAD_BYTES_MAX),

@@ -9,6 +9,7 @@ use fsd_wire::client::{ClientReply, ClientRequest};
 use fsd_wire::codec::{COUNTER_MAX, Reader, Writer};
 use fsd_wire::hello::{Hello, HelloReply};
 use fsd_wire::peer::PeerMessage;
+use fsd_wire::snapshot::REFUSAL_BYTES_MAX;
 use fsd_wire::*;
 use proptest::prelude::*;
 
@@ -20,7 +21,15 @@ fn frame(kind: u16, body: impl FnOnce(&mut Writer)) -> Frame {
 }
 
 /// The samples whose last field reaches to the end of the frame.
-const OPEN_ENDED: [&str; 4] = ["request-change", "request-session-change", "reply-read", "forward"];
+const OPEN_ENDED: [&str; 7] = [
+    "request-change",
+    "request-session-change",
+    "reply-read",
+    "forward",
+    "install-snapshot",
+    "install-snapshot-last",
+    "install-snapshot-question",
+];
 
 #[test]
 fn a_frame_cut_short_waits_and_is_no_error() {
@@ -238,6 +247,47 @@ fn entries_out_of_sequence_are_refused() {
         Entry { index: LogIndex(0), ..first.clone() }.encode(out);
     });
     assert_eq!(PeerMessage::decode(&last), Err(DecodeError::EntrySequence { index: 0 }));
+}
+
+#[test]
+fn snapshots_of_nothing_or_of_what_is_to_come_are_refused() {
+    let chunk = |(entry_term, index), offset, bytes: &[u8]| {
+        PeerMessage::decode(&frame(25, |out| {
+            out.u64(5); // term
+            out.u32(1); // leader
+            out.u64(entry_term);
+            out.u64(index);
+            out.u64(offset);
+            out.bool(true);
+            out.raw(bytes);
+        }))
+    };
+    let refused = |field, value| Err(DecodeError::BadValue { field, value });
+    assert!(chunk((5, 9), COUNTER_MAX - 3, b"end").is_ok());
+    assert_eq!(chunk((5, 9), COUNTER_MAX - 2, b"end"), refused("offset", COUNTER_MAX - 2));
+    assert_eq!(chunk((5, 9), u64::MAX, b""), refused("offset", u64::MAX));
+    assert_eq!(chunk((0, 0), 0, b""), refused("last entry of a snapshot", 0));
+    assert_eq!(chunk((6, 9), 0, b""), refused("last entry of a snapshot", 6));
+    assert_eq!(chunk((5, 0), 0, b""), refused("term of an entry id", 5));
+
+    let reply = |index, offset, state: u8, reason: &str| {
+        PeerMessage::decode(&frame(26, |out| {
+            [5, 1, 5, index, offset].into_iter().for_each(|value| out.u64(value));
+            out.u8(state);
+            if !reason.is_empty() {
+                out.text(reason);
+            }
+        }))
+    };
+    assert!((1..=4).all(|state| reply(9, 7, state, "").is_ok()) && reply(9, 7, 5, "why").is_ok());
+    assert_eq!(reply(9, 7, 0, ""), refused("snapshot state", 0));
+    assert_eq!(reply(9, 7, 6, ""), refused("snapshot state", 6));
+    assert_eq!(reply(0, 7, 1, ""), refused("term of an entry id", 5));
+    assert_eq!(reply(9, COUNTER_MAX + 1, 1, ""), refused("offset", COUNTER_MAX + 1));
+    assert_eq!(reply(9, 7, 1, "why"), Err(DecodeError::Trailing { left: 5 }));
+    let long = "x".repeat(REFUSAL_BYTES_MAX + 1);
+    let (len, max) = (long.len(), REFUSAL_BYTES_MAX);
+    assert_eq!(reply(9, 7, 5, &long), Err(DecodeError::TooLong { field: "reason", len, max }));
 }
 
 fn entry_header(index: LogIndex, term: Term, stamp: ClusterTimeMs) -> Vec<u8> {

@@ -11,6 +11,7 @@ use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
     RequestVote, RequestVoteReply, TimeoutNow,
 };
+use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, REFUSAL_BYTES_MAX, SnapshotState};
 use fsd_wire::*;
 use proptest::option;
 use proptest::prelude::*;
@@ -253,6 +254,41 @@ fn read_index_reply() -> impl Strategy<Value = ReadIndexReply> {
     })
 }
 
+fn install_snapshot() -> impl Strategy<Value = InstallSnapshot> {
+    let offset = prop_oneof![number(), 0..=COUNTER_MAX].prop_map(|offset| offset.min(COUNTER_MAX - 100_000));
+    let numbers = (0..=COUNTER_MAX, 1..=COUNTER_MAX, 1..=COUNTER_MAX);
+    (numbers, node(), offset, any::<bool>(), contents()).prop_map(
+        |((later, term, index), leader_id, offset, is_last, bytes)| InstallSnapshot {
+            term: Term(term.max(later)),
+            leader_id,
+            entry: EntryId { term: Term(term), index: LogIndex(index) },
+            offset,
+            is_last,
+            bytes: bytes.into(),
+        },
+    )
+}
+
+fn install_snapshot_reply() -> impl Strategy<Value = InstallSnapshotReply> {
+    let state = prop_oneof![
+        Just(SnapshotState::Receiving),
+        Just(SnapshotState::Installed),
+        Just(SnapshotState::HasIt),
+        Just(SnapshotState::StaleTerm),
+        text(REFUSAL_BYTES_MAX).prop_map(|reason| SnapshotState::Refused { reason }),
+    ];
+    let entry = (1..=COUNTER_MAX, 1..=COUNTER_MAX);
+    (number(), any::<u64>(), entry, number(), state).prop_map(
+        |(term, incarnation, (entry_term, index), next_offset, state)| InstallSnapshotReply {
+            term: Term(term),
+            incarnation: Incarnation(incarnation),
+            entry: EntryId { term: Term(entry_term), index: LogIndex(index) },
+            next_offset,
+            state,
+        },
+    )
+}
+
 fn peer_message() -> impl Strategy<Value = PeerMessage> {
     prop_oneof![
         Just(PeerMessage::Ping),
@@ -269,6 +305,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         read_index_reply().prop_map(PeerMessage::ReadIndexReply),
         request().prop_map(PeerMessage::Forward),
         reply().prop_map(PeerMessage::ForwardReply),
+        install_snapshot().prop_map(PeerMessage::InstallSnapshot),
+        install_snapshot_reply().prop_map(PeerMessage::InstallSnapshotReply),
     ]
 }
 

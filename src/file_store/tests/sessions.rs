@@ -8,11 +8,11 @@ use crate::limits::{SESSION_REPLY_BYTES, SESSION_WINDOW};
 const IDLE_MS: u64 = 1000;
 
 impl Log {
-    fn session(&mut self, command: &SessionCommand) -> Applied {
+    pub(super) fn session(&mut self, command: &SessionCommand) -> Applied {
         self.apply(EntryKind::Session, command.encode())
     }
 
-    fn open_among(&mut self, sessions_max: u32) -> SessionId {
+    pub(super) fn open_among(&mut self, sessions_max: u32) -> SessionId {
         match self.session(&SessionCommand::Open { idle_ms: IDLE_MS, sessions_max }) {
             Applied::SessionOpened { session, idle_ms: IDLE_MS } => {
                 assert_eq!(session.0, self.store.last_applied().0, "named after its entry");
@@ -22,11 +22,11 @@ impl Log {
         }
     }
 
-    fn open(&mut self) -> SessionId {
+    pub(super) fn open(&mut self) -> SessionId {
         self.open_among(100)
     }
 
-    fn in_session(
+    pub(super) fn in_session(
         &mut self,
         session: SessionId,
         [sequence, acknowledged]: [u64; 2],
@@ -43,17 +43,17 @@ impl Log {
     }
 
     /// A write of the session, to a name of its own.
-    fn numbered(&mut self, session: SessionId, sequence: u64, acknowledged: u64) -> Applied {
+    pub(super) fn numbered(&mut self, session: SessionId, sequence: u64, acknowledged: u64) -> Applied {
         let write = Operation::Write { expiry_seconds: 0 };
         self.in_session(session, [sequence, acknowledged], write, &format!("f{sequence}"))
     }
 
-    fn keep_alive(&mut self, session: SessionId, acknowledged: u64) -> Applied {
+    pub(super) fn keep_alive(&mut self, session: SessionId, acknowledged: u64) -> Applied {
         let acknowledged = Sequence(acknowledged);
         self.session(&SessionCommand::KeepAlive { session, acknowledged })
     }
 
-    fn close(&mut self, session: SessionId) -> Applied {
+    pub(super) fn close(&mut self, session: SessionId) -> Applied {
         self.session(&SessionCommand::Close { session })
     }
 }
@@ -298,7 +298,7 @@ fn the_digest_tells_any_difference_of_sessions() {
 /// What happens in a step of a generated log. Sessions are named by where they stand among all that were opened,
 /// sequence numbers by how far they are from what is acknowledged.
 #[derive(Clone, Debug)]
-enum Action {
+pub(super) enum Action {
     Tick,
     Plain(Change),
     Open { idle_ms: u64, sessions_max: u32 },
@@ -307,9 +307,9 @@ enum Action {
     Change { which: usize, ahead: u64, back: u64, change: Change },
 }
 
-type Change = (u8, &'static str, u64, u64, u8);
+pub(super) type Change = (u8, &'static str, u64, u64, u8);
 
-fn action() -> impl Strategy<Value = Action> {
+pub(super) fn action() -> impl Strategy<Value = Action> {
     let which = 0usize..6;
     // 0 and below what is acknowledged, the next few, and both sides of the window's end.
     let ahead = prop_oneof![1 => Just(0u64), 12 => 1u64..6, 1 => SESSION_WINDOW..SESSION_WINDOW + 2];
@@ -327,7 +327,7 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 /// The payload of the action's entry. The newest sessions come first; behind them is one that never was.
-fn entry_of(
+pub(super) fn entry_of(
     action: &Action,
     opened: &[SessionId],
     model: &ReferenceModel,

@@ -140,3 +140,33 @@ fn an_unknown_member_is_believed_to_be_who_was_met_first() {
     let log = electorate(&[(1, B, 21)]);
     assert!(log.may_grant(B, inc(21), &met(&[(B, 20)])) && !log.may_grant(B, inc(20), &met(&[(B, 20)])));
 }
+
+/// Whatever a log has registered, the last two registrations of each node say the same as all of them; the last alone
+/// does not. So a log that was compacted knows who counts.
+#[test]
+fn standings_follow_from_the_last_two_registrations_of_each_node() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut last_would_do = true;
+    for _ in 0..2000 {
+        let mut all: Vec<(LogIndex, NodeId, Incarnation)> = Vec::new();
+        for node in [A, B, C] {
+            if random.bool() {
+                all.push((LogIndex(1), node, inc(random.u64(..2))));
+            }
+        }
+        for index in 2..random.u64(2..12) {
+            all.push((LogIndex(index), random.choice([A, B, C]).unwrap(), inc(random.u64(..3))));
+        }
+        let compacted = |from: usize, kept: usize| {
+            let later = |at: usize| all[at + 1..from].iter().filter(|item| item.1 == all[at].1).count();
+            let left = (0..all.len()).filter(|at| *at >= from || later(*at) < kept);
+            Electorate::new(&[A, B, C], &left.map(|at| all[at]).collect::<Vec<_>>())
+        };
+        let whole = Electorate::new(&[A, B, C], &all);
+        for from in 0..=all.len() {
+            assert_eq!(compacted(from, 2), whole, "{all:?} up to {from}");
+            last_would_do &= compacted(from, 1) == whole;
+        }
+    }
+    assert!(!last_would_do);
+}

@@ -3,6 +3,7 @@
 
 mod checks;
 mod drive;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +12,15 @@ use fsd_wire::hello::HelloStatus;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{
     ClusterId, Entry, EntryId, EntryKind, FrameDecoder, Incarnation, Life, LogIndex, Message, NodeId,
-    Payload, Register, Term,
+    Payload, Term,
 };
 
 use super::memory_log::MemoryLog;
 use super::single;
 use crate::limits::PEER_FRAME_BYTES_MAX;
 use crate::raft::{
-    Actions, Alarm, Config, HardState, Input, LogChange, PeerRead, Raft, ReadReady, ReplicationBounds, Timer,
-    invariants,
+    Actions, Alarm, Config, HardState, Input, LogChange, LogSummary, PeerRead, Raft, ReadReady,
+    ReplicationBounds, Timer, invariants,
 };
 
 pub(super) use checks::Counts;
@@ -54,6 +55,8 @@ pub(super) struct Node {
     ahead_ms: u64,
     /// Confirmed reads of followers.
     peer_reads: Vec<PeerRead>,
+    /// A snapshot that has come and is not installed yet.
+    arrived: Option<snapshots::Arrived>,
 }
 
 #[derive(Clone)]
@@ -103,6 +106,10 @@ pub(super) struct Cluster {
     /// Entries in one AppendEntries.
     pub(super) batch: usize,
     pub(super) crash_next_turn: Option<CrashPoint>,
+    /// Snapshots that have come wait for [`Cluster::install`], now and then.
+    pub(super) slow_installs: bool,
+    /// All that were ever made; messages name them by their place.
+    snapshots: Vec<LogSummary>,
     pub(super) reads: BTreeMap<u64, LogIndex>,
     pub(super) reads_ready: Vec<(u64, LogIndex)>,
     pub(super) reads_lost: Vec<u64>,
@@ -142,6 +149,8 @@ impl Cluster {
             late_messages: false,
             batch: 8,
             crash_next_turn: None,
+            slow_installs: false,
+            snapshots: Vec::new(),
             reads: BTreeMap::new(),
             reads_ready: Vec::new(),
             reads_lost: Vec::new(),
@@ -151,7 +160,7 @@ impl Cluster {
         }
     }
 
-    /// Nodes that have been a cluster and have these terms in their logs, the first entry at `base + 1`;
+    /// Nodes that have been a cluster, have forgotten all up to `base`, and have these terms in their logs behind it;
     /// started and connected.
     pub(super) fn with_logs(base: u64, logs: &[Vec<u64>], seed: u64) -> Self {
         let count = logs.len() as u32;
@@ -159,21 +168,20 @@ impl Cluster {
         let state_of = |node: u32| fresh_state(u64::from(node) * 1000);
         for (node, terms) in (1..).zip(logs) {
             let mut entries = single::entries(count, terms);
+            let mut start = LogSummary::default();
             if base > 0 {
-                // Where a checkpoint will stand one day: the log begins later, and registers everybody anew.
-                let registers = (1..=count)
-                    .flat_map(|of| [of, of])
-                    .map(|of| Register { node: NodeId(of), incarnation: state_of(of).incarnation });
-                let mut payloads = registers.map(|register| (EntryKind::Register, register.encode()));
+                let (term, index) = (Term(1), LogIndex(base));
+                start.base = EntryId { term, index };
+                (start.committed, start.last_index, start.genesis) = (index, index, Some(ClusterId(1)));
+                let members = (1..=count).map(|of| (LogIndex(1), NodeId(of), state_of(of).incarnation));
+                start.registrations = members.collect();
                 for (entry, at) in entries.iter_mut().zip(1..) {
-                    entry.index = LogIndex(base + at);
-                    (entry.kind, entry.payload) =
-                        payloads.next().unwrap_or((EntryKind::Command, entry.payload.clone()));
+                    (entry.index, entry.kind) = (LogIndex(base + at), EntryKind::Command);
                 }
             }
             let id = NodeId(node);
             let this = cluster.nodes.get_mut(&id).unwrap();
-            this.disk = MemoryLog { base, entries, ..MemoryLog::default() };
+            this.disk = MemoryLog { entries, ..MemoryLog::beginning_at(start) };
             this.state = state_of(node);
             this.state.term = Term(terms.last().copied().unwrap_or(0));
             this.state.cluster_id = Some(ClusterId(1));
@@ -238,6 +246,7 @@ impl Cluster {
         node.was_leader = None;
         node.noted = LogIndex(0);
         node.peer_reads.clear();
+        node.arrived = None;
         node.state.life = node.state.life.next(0);
         if !self.late_messages {
             self.bag.retain(|envelope| envelope.to != id);
@@ -489,7 +498,11 @@ impl Cluster {
         let (from, to) = (envelope.from, envelope.to);
         if !self.cut.contains(&(from, to)) {
             self.delivered += 1;
-            self.input(to, Input::Receive { from, message: envelope.message() });
+            let message = envelope.message();
+            self.input(to, Input::Receive { from, message: message.clone() });
+            if let PeerMessage::InstallSnapshot(chunk) = message {
+                self.snapshot_arrives(to, from, &chunk);
+            }
         }
     }
 }
@@ -507,6 +520,7 @@ impl Node {
             noted: LogIndex(0),
             ahead_ms: 0,
             peer_reads: Vec::new(),
+            arrived: None,
         }
     }
 }

@@ -1,4 +1,5 @@
 mod cluster;
+mod compaction;
 mod elections;
 mod follower_reads;
 mod fresh_disks;

@@ -4,10 +4,12 @@
 //! A schedule is a row of phases, each with links, nodes and rates of its own. Which kinds of faults there
 //! are at all is drawn once for a schedule: some bugs only show where other faults do not hide them.
 
+mod lost_disks;
+
 use std::collections::BTreeSet;
 
+use fsd_wire::NodeId;
 use fsd_wire::peer::PeerMessage;
-use fsd_wire::{Life, NodeId};
 
 use super::cluster::{Cluster, Counts, CrashPoint, ELECTION_MS, Envelope};
 use super::memory_log::MemoryLog;
@@ -26,6 +28,8 @@ struct Faults {
     clock: f64,
     /// A node stands for election, although it need not yet.
     usurp: f64,
+    /// A node forgets a part of its log, or all that is committed.
+    compact: f64,
     /// These are drawn for each phase.
     cut: f64,
     one_way: f64,
@@ -66,6 +70,7 @@ impl Schedule {
         let mut cluster = Cluster::stopped(count, random.u64(..));
         cluster.late_messages = random.bool();
         cluster.batch = random.choice([1, 1, 2, 3, 8]).unwrap();
+        cluster.slow_installs = random.bool();
         let usurp = random.choice([0.0, 0.02, 0.04, 0.08]).unwrap();
         let mut rate = |highest: f64| if random.bool() { random.f64() * highest } else { 0.0 };
         let faults = Faults {
@@ -77,6 +82,7 @@ impl Schedule {
             transfer: rate(0.02),
             clock: rate(0.05),
             usurp,
+            compact: rate(0.1),
             cut: rate(1.0),
             one_way: rate(0.6),
             down: rate(0.8),
@@ -239,98 +245,6 @@ impl Schedule {
         }
     }
 
-    /// Whether a disk may be lost without breaking what `electorate` promises: a minority at a time, and two
-    /// at once only if all who are left have ever heard of them.
-    fn may_lose(&self, id: NodeId) -> bool {
-        let (sound, broken): (Vec<NodeId>, Vec<NodeId>) = self
-            .cluster
-            .ids()
-            .into_iter()
-            .filter(|other| *other != id)
-            .partition(|id| self.cluster.is_sound(*id));
-        let knows = |other: &NodeId| {
-            let node = &self.cluster.nodes[other];
-            let mut gone = broken.iter().chain([&id]);
-            let registered = node.disk.summary().registrations;
-            gone.all(|gone| {
-                node.state.met.contains_key(gone) || registered.iter().any(|item| item.1 == *gone)
-            })
-        };
-        broken.len() < self.minority() && (broken.is_empty() || sound.iter().all(knows))
-    }
-
-    fn wipe(&mut self, id: NodeId) -> bool {
-        let may = self.may_lose(id);
-        if may {
-            self.cluster.crash(id);
-            self.cluster.wipe(id);
-        }
-        may
-    }
-
-    fn wipe_some(&mut self) {
-        for id in self.some_nodes(self.minority()) {
-            if self.wipe(id) {
-                if self.random.u32(..4) == 0 {
-                    self.down.insert(id);
-                } else {
-                    self.start(id);
-                }
-            }
-        }
-    }
-
-    /// Takes away those with the longest logs: disks as far as may be, power from the others, until a bare
-    /// majority runs, of which some have nothing and the others least.
-    fn wipe_those_who_know(&mut self) {
-        let mut ids = self.cluster.ids();
-        self.random.shuffle(&mut ids);
-        ids.sort_by_key(|id| std::cmp::Reverse(self.cluster.nodes[id].disk.summary().last_index));
-        let mut off = self.minority();
-        for id in ids {
-            if self.random.bool() && self.wipe(id) {
-                self.start(id);
-            } else if off > 0 {
-                off -= 1;
-                self.cluster.crash(id);
-                self.down.insert(id);
-            }
-        }
-        if self.random.bool() {
-            self.cluster.cut.clear();
-        }
-    }
-
-    /// Takes a copy of a directory, or puts one that was taken before in the place of what is there now, if
-    /// the others are able to tell.
-    fn copy(&mut self) {
-        let id = self.any();
-        if self.random.u32(..3) > 0 || self.copies.is_empty() {
-            self.cluster.crash(id);
-            let node = &self.cluster.nodes[&id];
-            self.copies.push((id, node.state.clone(), node.disk.clone()));
-            for _ in 0..3 {
-                self.start(id);
-                self.cluster.crash(id);
-            }
-            return self.start(id);
-        }
-        let (id, state, disk) = self.copies.swap_remove(self.random.usize(..self.copies.len()));
-        let others =
-            self.cluster.nodes.iter().filter(|(other, _)| **other != id && self.cluster.is_sound(**other));
-        let recognised = |met: Option<&(_, Life)>| {
-            met.is_some_and(|(incarnation, life)| {
-                *incarnation == state.incarnation && life.0 > state.life.0 + 1
-            })
-        };
-        let all = others.map(|(_, node)| node.state.met.get(&id)).all(recognised);
-        if all && self.may_lose(id) {
-            self.cluster.crash(id);
-            self.cluster.restore(id, state, disk);
-            self.start(id);
-        }
-    }
-
     fn step(&mut self) {
         if self.happens(self.faults.crash) {
             self.crash();
@@ -344,6 +258,9 @@ impl Schedule {
             let to = self.random.bool().then_some(to);
             self.cluster.input(leader, Input::TransferLeadership { to });
         }
+        if self.happens(self.faults.compact) {
+            self.compact();
+        }
         if self.happens(self.faults.clock) {
             let (id, by_ms) = (self.any(), self.random.u64(..2 * ELECTION_MS));
             self.cluster.hurry(id, by_ms);
@@ -352,7 +269,7 @@ impl Schedule {
             if self.faults.cut > 0.0 && self.random.u32(..4) == 0 { self.coup() } else { self.usurp() }
         }
         let Pace { deliver, time, propose, read, .. } = self.pace;
-        let at = self.random.u32(..deliver + time + propose + read + 10);
+        let at = self.random.u32(..deliver + time + propose + read + 12);
         if at < deliver {
             for _ in 0..self.random.u32(1..8) {
                 self.deliver();
@@ -379,6 +296,13 @@ impl Schedule {
                     self.cluster.input(leader, Input::Tick);
                 }
                 1 => self.cluster.connect_all(),
+                2 | 3 => {
+                    let (leader, id) = (self.any_leader(), self.any());
+                    self.cluster.stream(leader);
+                    if !self.paused.contains(&id) {
+                        self.cluster.install(id);
+                    }
+                }
                 _ => {
                     let mut ids = self.cluster.ids();
                     ids.retain(|id| !self.cluster.is_up(*id) && !self.down.contains(id));
@@ -388,6 +312,15 @@ impl Schedule {
                 }
             }
         }
+    }
+
+    fn compact(&mut self) {
+        let id = if self.random.bool() { self.any_leader() } else { self.any() };
+        let Some(raft) = &self.cluster.nodes[&id].raft else { return };
+        let (base, commit) = (raft.base().index.0, raft.commit_index().0);
+        let checkpoint = if self.random.bool() { commit } else { self.random.u64(base..=commit) };
+        let to = if self.random.bool() { checkpoint } else { self.random.u64(base..=checkpoint) };
+        self.cluster.compact(id, checkpoint, to);
     }
 
     fn crash(&mut self) {

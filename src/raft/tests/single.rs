@@ -8,6 +8,7 @@ use fsd_wire::client::NodeRole;
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, RequestVote, RequestVoteReply,
 };
+use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::{
     ClusterId, ClusterTimeMs, Entry, EntryId, EntryKind, Genesis, Incarnation, Life, LogIndex, NodeId,
     Payload, Term,
@@ -199,6 +200,16 @@ impl Single {
         single
     }
 
+    /// Node 1 of `count` as [`Self::new`] makes it, but everything up to `base` is compacted and committed.
+    pub(crate) fn with_base(count: u32, terms: &[u64], base: u64) -> Self {
+        let log = entries(count, terms);
+        let (forgotten, kept) = log.split_at(base as usize);
+        let mut whole = summary(&log);
+        whole.base = forgotten.last().map_or(EntryId::default(), Entry::id);
+        whole.term_starts = summary(kept).term_starts;
+        Self::with_summary(count, kept.to_vec(), whole, terms.last().copied().unwrap_or(0))
+    }
+
     pub(crate) fn step(&mut self, input: Input) {
         let before = self.raft.clone();
         self.raft.step(self.now_ms, input);
@@ -319,6 +330,48 @@ impl Single {
         let term = self.raft.term().0;
         let request = self.append_request(term, id(0, 0), Vec::new());
         self.reply(from, &request, AppendResult::Matched { match_index: LogIndex(match_index) })
+    }
+
+    /// The whole snapshot as of `entry` in one message from node 2, as the core sees it.
+    pub(crate) fn receive_snapshot(&mut self, term: u64, entry: EntryId) -> Done {
+        let (leader_id, bytes) = (NodeId(2), Payload::default());
+        let chunk = InstallSnapshot { term: Term(term), leader_id, entry, offset: 0, is_last: true, bytes };
+        self.receive(2, PeerMessage::InstallSnapshot(chunk))
+    }
+
+    /// The snapshot as of the last of entries with these terms is installed.
+    pub(crate) fn install(&mut self, terms: &[u64]) -> Done {
+        let whole = summary(&entries(self.count, terms));
+        let base = EntryId { term: Term(terms[terms.len() - 1]), index: whole.last_index };
+        self.log.clear();
+        self.input(Input::Installed { summary: LogSummary { base, term_starts: Vec::new(), ..whole } })
+    }
+
+    /// A node says in `term` how it stands with the snapshot as of `entry`.
+    pub(crate) fn snapshot_reply(
+        &mut self,
+        from: u32,
+        term: u64,
+        entry: EntryId,
+        state: SnapshotState,
+    ) -> Done {
+        let (term, incarnation) = (Term(term), incarnation_of(NodeId(from)));
+        let reply = InstallSnapshotReply { term, incarnation, entry, next_offset: 0, state };
+        self.receive(from, PeerMessage::InstallSnapshotReply(reply))
+    }
+
+    /// Forgets the log up to `to`.
+    pub(crate) fn compact(&mut self, to: u64) -> Done {
+        let before = self.raft.clone();
+        self.raft.compact(LogIndex(to));
+        invariants::check(&self.raft).unwrap();
+        invariants::check_step(&before, &self.raft).unwrap();
+        self.log.retain(|entry| entry.index.0 > to);
+        self.turn()
+    }
+
+    pub(crate) fn behind(&self) -> Vec<u32> {
+        self.raft.behind().map(|node| node.0).collect()
     }
 
     pub(crate) fn request_vote(&mut self, from: u32, term: u64, last_log: EntryId) -> Done {

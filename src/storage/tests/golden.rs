@@ -8,6 +8,7 @@ use fsd_wire::{
 };
 
 use super::*;
+use crate::storage::CheckpointHead;
 use crate::storage::hard_state::HARD_STATE_NAME;
 use crate::storage::segment::{SegmentId, file_name};
 
@@ -16,6 +17,8 @@ const SEGMENT_2: &[u8] = include_bytes!("../../../tests/golden/log-v1/segment-00
 /// The same format, with the entries of sessions.
 const SESSIONS: &[u8] = include_bytes!("../../../tests/golden/log-v1-sessions/segment-0000000000000001.fsd");
 const HARD_STATE: &[u8] = include_bytes!("../../../tests/golden/log-v1/hard-state");
+
+const CHECKPOINT: &[u8] = include_bytes!("../../../tests/golden/checkpoint-v1/checkpoint-0000000000000007");
 
 fn golden_entry(index: u64, term: u64, kind: EntryKind, payload: Payload) -> Entry {
     let stamp = ClusterTimeMs(1_700_000_000_000 + index);
@@ -165,6 +168,59 @@ fn the_files_are_read_as_ever() {
     assert_eq!(entries(&open_ok(&disk)), expected_log(session_batches()));
 }
 
+/// A checkpoint with a block of tables and one of a body.
+fn checkpoint() -> (CheckpointHead, Vec<u8>) {
+    let body = b"what a store is made of".repeat(9);
+    (checkpoint::head_of(7, &body), body)
+}
+
+fn write_checkpoint() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let (head, body) = checkpoint();
+    checkpoint::write(&disk, &head, &body, 100).unwrap();
+    disk
+}
+
+#[test]
+fn a_checkpoint_is_written_and_read_as_ever() {
+    let (head, body) = checkpoint();
+    let written = write_checkpoint().read(&head.name()).unwrap();
+    let differs = written.iter().zip(CHECKPOINT).position(|(written, golden)| written != golden);
+    assert_eq!((differs, written.len()), (None, CHECKPOINT.len()));
+    let disk = SimulatedDisk::new();
+    disk.write("checkpoint-0000000000000007", CHECKPOINT.to_vec());
+    assert_eq!(checkpoint::read(&disk, "checkpoint-0000000000000007").unwrap(), (head, body));
+}
+
+/// The byte tables of `checkpoint.rs`, by hand.
+#[test]
+fn the_fields_of_a_checkpoint_are_where_the_tables_say() {
+    let u32_at = |at: usize| u32::from_le_bytes(CHECKPOINT[at..at + 4].try_into().unwrap());
+    let u64_at = |at: usize| u64::from_le_bytes(CHECKPOINT[at..at + 8].try_into().unwrap());
+    assert_eq!((&CHECKPOINT[..8], u32_at(8)), (&b"fsd-chk\n"[..], 1));
+    assert_eq!((u64_at(16), u64_at(24)), (0x5a17_0000_0000_0007, CHECKPOINT.len() as u64));
+    assert_eq!([32, 40, 48].map(u64_at), [7, 3, 1_700_000_000_007]);
+    assert_eq!([56, 64, 72].map(u64_at), [4 << 32 | 4096, 0xabcd, 0]);
+    assert_eq!([80, 88, 96, 104].map(u64_at), [5, 3, 2, 23 * 9]);
+    assert_eq!([112, 116, 120].map(u32_at), [3, 2, 3]);
+    assert_eq!((&CHECKPOINT[124..130], &CHECKPOINT[130..512]), (&b"\x04\x00demo"[..], &[0; 382][..]));
+    let block = |at: usize| {
+        (&CHECKPOINT[at..at + 4], u32_at(at + 4), u32_at(at + 8), u64_at(at + 16), u64_at(at + 24))
+    };
+    assert_eq!(block(512), (&b"fsdC"[..], 0, 68, 512, 1));
+    assert_eq!((u64_at(544), u32_at(552), u64_at(556)), (1, 1, 0x11));
+    assert_eq!((u64_at(584), u32_at(592), u64_at(596), u32_at(604), u32_at(608)), (5, 2, 0x22, 1, 4));
+    assert_eq!(block(612), (&b"fsdC"[..], 1, 207, 612, 2));
+    assert!(CHECKPOINT[644..].starts_with(b"what a store is made of"));
+    let trailer = 644 + 207;
+    assert_eq!((&CHECKPOINT[trailer..trailer + 8], u32_at(trailer + 8)), (&b"fsd-che\n"[..], 2));
+    assert_eq!((u64_at(trailer + 16), u64_at(trailer + 24)), (trailer as u64, 68 + 207));
+    let chained: Vec<u8> =
+        [12, 512 + 12, 612 + 12].iter().flat_map(|at| &CHECKPOINT[*at..*at + 4]).copied().collect();
+    assert_eq!((u32_at(trailer + 32), u32_at(trailer + 36)), (crc32fast::hash(&chained), 0));
+    assert_eq!(CHECKPOINT.len(), trailer + 40);
+}
+
 /// The byte tables of `segment.rs` and `hard_state.rs`, by hand.
 #[test]
 fn the_fields_are_where_the_tables_say() {
@@ -201,8 +257,12 @@ fn the_fields_are_where_the_tables_say() {
 #[test]
 #[ignore = "makes the golden files anew"]
 fn write_the_golden_files() {
-    for (directory, batches) in [("log-v1", batches()), ("log-v1-sessions", session_batches())] {
-        let disk = write(batches);
+    let disks = [
+        ("log-v1", write(batches())),
+        ("log-v1-sessions", write(session_batches())),
+        ("checkpoint-v1", write_checkpoint()),
+    ];
+    for (directory, disk) in disks {
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(directory);
         for name in disk.list().unwrap() {
             std::fs::write(directory.join(&name), disk.read(&name).unwrap()).unwrap();

@@ -3,6 +3,8 @@
 // They put files where a person or another process might.
 #![allow(clippy::disallowed_methods)]
 
+mod base;
+mod checkpoint;
 mod crash;
 mod failed_flush;
 mod golden;

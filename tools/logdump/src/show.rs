@@ -32,6 +32,7 @@ impl Show {
         out: &mut dyn Write,
     ) -> Result<bool, Failure> {
         let mut is_sound = true;
+        self.checkpoints(inspection, out)?;
         let mut problems: Vec<Option<&StorageError>> = inspection.problems.iter().map(Some).collect();
         for segment in &inspection.segments {
             for record in &segment.records {
@@ -48,6 +49,34 @@ impl Show {
         }
         self.torn(&inspection.torn, out)?;
         Ok(is_sound)
+    }
+
+    /// Shows what stands for the beginning of the log.
+    fn checkpoints<F>(&self, inspection: &Inspection<F>, out: &mut dyn Write) -> Result<(), Failure> {
+        for head in &inspection.checkpoints {
+            let (name, entry) = (head.name(), head.entry);
+            if self.json {
+                let object = json!({
+                    "checkpoint": name, "entry": entry.index.0, "term": entry.term.0, "files": head.files,
+                    "sessions": head.sessions, "revision": head.revision, "log_goes_on_at": head.log_end.to_string(),
+                });
+                writeln!(out, "{object}")?;
+            } else {
+                writeln!(
+                    out,
+                    "checkpoint {name}: {} files and {} sessions as of entry {} of term {}; the log goes on at {}",
+                    head.files, head.sessions, entry.index, entry.term, head.log_end
+                )?;
+            }
+        }
+        for segment in &inspection.contents {
+            if self.json {
+                writeln!(out, "{}", json!({ "contents": segment.name, "bytes": segment.len_bytes }))?;
+            } else {
+                writeln!(out, "contents {}: {} bytes, no part of the log", segment.name, segment.len_bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Shows the problems of a segment that lie at or before an offset, and takes them off the list.

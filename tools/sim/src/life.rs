@@ -2,9 +2,11 @@
 
 use std::io::ErrorKind;
 
-use fsd::server::Fault;
+use fsd::file_store::FileStore;
 use fsd::server::node::Node;
+use fsd::server::{Fault, StoreImage};
 use fsd::simulated_disk::{SimulatedDisk, Unflushed};
+use fsd::storage::segment::file_name;
 use fsd::storage::{self, Storage, StorageError};
 use fsd_wire::hello::Identity;
 
@@ -21,30 +23,26 @@ const RELAPSE_OPERATIONS: u64 = 12;
 const SHAKY_TURNS: u32 = 24;
 
 impl Simulation {
-    pub(crate) fn make_spare(&mut self, place: usize, life: u64) -> Checked {
+    /// The helper of a node does the next job.
+    pub(crate) fn do_job(&mut self, place: usize, life: u64) -> Checked {
         let process = &mut self.processes[place];
         if process.life != life {
             return Ok(());
         }
-        let Some(request) = process.spare_request.take() else { return Ok(()) };
+        let Some(job) = process.jobs.pop_front() else { return Ok(()) };
         let Some(node) = &mut process.node else { return Ok(()) };
-        match request.prepare(&process.disk) {
-            Ok(spare) => match node.install_spare(spare) {
-                Ok(()) => Ok(()),
-                Err(fault) => self.end_of_process(place, &fault),
-            },
-            Err(_) if process.disk.is_off() => {
-                self.note_disk_fault(FaultKind::PowerLossInCall);
-                self.lose_power(place);
+        let done = job.run(&process.disk);
+        if process.disk.is_off() {
+            self.note_disk_fault(FaultKind::PowerLossInCall);
+            self.lose_power(place);
+            return Ok(());
+        }
+        match node.job_done(done) {
+            Ok(()) => {
+                self.wake(place, self.now_us);
                 Ok(())
             }
-            Err(error) => {
-                node.spare_failed(&error);
-                if error.kind() == ErrorKind::Other {
-                    self.note_disk_fault(FaultKind::FailedCall);
-                }
-                Ok(())
-            }
+            Err(fault) => self.end_of_process(place, &fault),
         }
     }
 
@@ -59,7 +57,7 @@ impl Simulation {
         let is_full = matches!(fault, Fault::Storage(StorageError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull);
         let is_expected = process.fails
             || is_full && self.nemesis.is_full(place)
-            || process.is_rotten && matches!(fault, Fault::Storage(StorageError::Damage { .. }));
+            || process.is_rotten() && matches!(fault, Fault::Storage(StorageError::Damage { .. }));
         if !is_expected {
             return Err(format!("node {} ended: {fault}", place + 1));
         }
@@ -102,7 +100,7 @@ impl Simulation {
         process.state = State::Down;
         process.disk.fail_at(0, ErrorKind::Other);
         process.life += 1;
-        process.spare_request = None;
+        process.jobs.clear();
         process.is_stopping = false;
         self.fabric.close_all(&mut self.schedule, self.now_us, Party::Node(place), silently);
         self.tell(|| format!("node {} ends", place + 1));
@@ -142,12 +140,10 @@ impl Simulation {
             process.fails = true;
         }
         let mut draws = self.random.fork();
-        let opened =
-            storage::open(process.disk.clone(), &process.identity(), self.plan.segment_bytes, &mut || {
-                draws.u64(1..)
-            });
-        match opened {
-            Ok(storage) => self.started(place, storage),
+        let (disk, identity, mut image) = (process.disk.clone(), process.identity(), StoreImage::default());
+        let mut draw = || draws.u64(1..);
+        match storage::open_into(disk, &identity, self.plan.segment_bytes, &mut draw, &mut image) {
+            Ok(storage) => self.started(place, storage, image.into_store()),
             Err(_) if process.disk.is_off() => {
                 self.note_fault_of_start(FaultKind::PowerLossInRecovery);
                 let again_at_us = self.now_us + self.random.u64(1..1_000_000);
@@ -170,7 +166,7 @@ impl Simulation {
                 self.schedule.at(again_at_us, Happening::Start { node: place });
                 Ok(())
             }
-            Err(_) if process.is_rotten => {
+            Err(_) if process.is_rotten() => {
                 process.state = State::Damaged;
                 Ok(())
             }
@@ -178,7 +174,7 @@ impl Simulation {
         }
     }
 
-    pub(crate) fn started(&mut self, place: usize, storage: Storage<SimulatedDisk>) -> Checked {
+    fn started(&mut self, place: usize, storage: Storage<SimulatedDisk>, store: FileStore) -> Checked {
         self.tell(|| {
             format!("node {} starts: {:?} {:?}", place + 1, storage.recovered.state, storage.recovered.log)
         });
@@ -189,24 +185,21 @@ impl Simulation {
         let state = storage.recovered.state.clone();
         process.durable = LogShape::of_summary(&storage.recovered.log);
         process.stored = Some(state.clone());
-        process.is_rotten = false;
-        let mut node = Node::new(config, storage, now_ms);
+        // What recovery reads is whole; contents that only a checkpoint refers to are read when somebody asks for them.
+        let read_from = file_name(storage.log.base().end.segment());
+        process.rotten.retain(|name| name.ends_with(".fsd") && *name <= read_from);
+        let mut node = Node::new(config, storage, store, now_ms);
         process.last_words = None;
-        if let Some(request) = node.wants_spare() {
-            match request.prepare(&process.disk) {
-                Ok(spare) => node.install_spare(spare).map_err(|fault| fault.to_string())?,
-                Err(_) => {
-                    process.fails = false;
-                    process.disk.fail_at(0, ErrorKind::Other);
-                    let again_at_us = self.now_us + 1_000_000;
-                    self.schedule.at(again_at_us, Happening::Start { node: place });
-                    if process.disk.is_off() {
-                        self.note_fault_of_start(FaultKind::PowerLossInRecovery);
-                        self.lose_power(place);
-                    }
-                    return Ok(());
-                }
+        if node.make_first_spare(&process.disk).is_err() {
+            process.fails = false;
+            process.disk.fail_at(0, ErrorKind::Other);
+            let again_at_us = self.now_us + 1_000_000;
+            self.schedule.at(again_at_us, Happening::Start { node: place });
+            if process.disk.is_off() {
+                self.note_fault_of_start(FaultKind::PowerLossInRecovery);
+                self.lose_power(place);
             }
+            return Ok(());
         }
         process.disk.power_off_at(u64::MAX);
         process.disk.fail_at(0, ErrorKind::Other);

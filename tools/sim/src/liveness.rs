@@ -59,7 +59,7 @@ impl Simulation {
         self.check_equal_stores()?;
         // Connections that swallow everything may hide behind the first order: they are waited for now and then.
         // A leader with damaged contents ends when somebody asks for them.
-        let is_rotten = self.processes.iter().any(|process| process.is_rotten);
+        let is_rotten = self.processes.iter().any(|process| process.is_rotten());
         self.order_must_last = self.plan.seed.is_multiple_of(LASTING_ORDER_OF) && !is_rotten;
         if self.order_must_last {
             while self.now_us < until_us || !self.is_settled() {

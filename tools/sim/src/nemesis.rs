@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fsd::mapping::Disk;
 use fsd::simulated_disk::{SECTOR_BYTES, SimulatedDisk, Unflushed};
-use fsd::storage::segment::file_name;
+use fsd::storage::segment::{RECORDS_AT, file_name};
 
 use crate::clock::TRUE_RATE;
 use crate::coverage::Phase;
@@ -17,6 +17,10 @@ use crate::simulation::{Checked, Simulation};
 
 /// The file of the hard states.
 const HARD_STATE_NAME: &str = "hard-state";
+
+fn is_checkpoint(name: &str) -> bool {
+    name.starts_with("checkpoint-") && !name.ends_with(".tmp")
+}
 
 /// A fault that ends after a while.
 #[derive(Debug)]
@@ -484,6 +488,7 @@ impl Simulation {
         if kind == FaultKind::Rot {
             let mask = 1 << self.random.u32(..8);
             self.processes[place].disk.rot(&name, self.random.usize(..end), mask);
+            self.processes[place].rotten.insert(name);
         } else {
             let Some((other, other_end)) = self.draw_flushed(place) else { return false };
             let sector = |random: &mut fastrand::Rng, end| random.usize(..end) / SECTOR_BYTES * SECTOR_BYTES;
@@ -496,8 +501,8 @@ impl Simulation {
             }
             let kept_bytes = self.random.usize(..SECTOR_BYTES);
             self.processes[place].disk.misdirect(from, to, kept_bytes);
+            self.processes[place].rotten.extend([name, other]);
         }
-        self.processes[place].is_rotten = true;
         true
     }
 
@@ -507,23 +512,27 @@ impl Simulation {
         let process = &self.processes[place];
         let node = process.node.as_ref()?;
         let names = process.disk.list().unwrap_or_default();
-        let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".fsd")).collect();
+        let is_whole = |name: &&String| name.ends_with(".fsd") || is_checkpoint(name);
+        let segments: Vec<&String> = names.iter().filter(is_whole).collect();
         let name = if self.random.u32(..4) == 0 {
             names.iter().find(|name| *name == HARD_STATE_NAME)?
         } else {
             *self.random.choice(&segments)?
         };
         let len = process.disk.read(name).map_or(0, |bytes| bytes.len());
-        if name == HARD_STATE_NAME {
+        if name == HARD_STATE_NAME || is_checkpoint(name) {
             return Some((name.clone(), len));
         }
-        if process.proven.0 == 0 || process.proven >= node.log().last_index() {
+        let inside = node.log().first_index()..node.log().last_index();
+        if !inside.contains(&process.proven) {
             return None;
         }
         let proven = node.log().position(process.proven.next());
         let segment = file_name(proven.segment());
         match name.cmp(&segment) {
             Ordering::Less => Some((name.clone(), len)),
+            // Before its first record is proven, nothing in a segment is.
+            Ordering::Equal if proven.offset() == RECORDS_AT => None,
             Ordering::Equal => Some((name.clone(), proven.offset() as usize)),
             Ordering::Greater => None,
         }

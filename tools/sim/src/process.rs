@@ -1,37 +1,44 @@
 //! One node's process, its machine's clock and its disk, and what is known of it from outside.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use fsd::config::{Member, TextReads, TextWrites};
 use fsd::raft::{HardState, LogSummary, Raft, ReplicationBounds};
+use fsd::server::jobs::Job;
 use fsd::server::node::{Node, NodeConfig};
 use fsd::simulated_disk::SimulatedDisk;
-use fsd::storage::{DirectoryIdentity, SpareRequest};
+use fsd::storage::DirectoryIdentity;
 use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
-use fsd_wire::{ClusterId, ClusterTimeMs, Incarnation, LogIndex, NodeId, Term, Version};
+use fsd_wire::{ClusterId, ClusterTimeMs, EntryId, Incarnation, LogIndex, NodeId, Term, Version};
 
 use crate::clock::DriftingClock;
 use crate::late_answers::LateAnswers;
 use crate::plan::Plan;
 use crate::sockets::{CLUSTER, Sockets, node_id};
 
-/// The terms of a log's entries.
+/// The terms of a log's entries behind its base.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogShape {
+    pub(crate) base: EntryId,
     pub(crate) starts: Vec<(LogIndex, Term)>,
     pub(crate) last: LogIndex,
 }
 
 impl LogShape {
     pub(crate) fn of(raft: &Raft) -> Self {
-        Self { starts: raft.term_starts().to_vec(), last: raft.last_index() }
+        Self { base: raft.base(), starts: raft.term_starts().to_vec(), last: raft.last_index() }
     }
 
     pub(crate) fn of_summary(summary: &LogSummary) -> Self {
-        Self { starts: summary.term_starts.clone(), last: summary.last_index }
+        Self { base: summary.base, starts: summary.term_starts.clone(), last: summary.last_index }
     }
 
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index == LogIndex(0) || index > self.last {
+        if index == self.base.index && index > LogIndex(0) {
+            return Some(self.base.term);
+        }
+        if index <= self.base.index || index > self.last {
             return None;
         }
         let behind = self.starts.partition_point(|(first, _)| *first <= index);
@@ -45,9 +52,20 @@ impl LogShape {
         self
     }
 
-    /// Whether the first `last` entries are the same.
+    /// Whether the first `last` entries are the same, as far as both have them.
     pub(crate) fn agrees(&self, other: &Self, last: LogIndex) -> bool {
-        self.clone().cut(last) == other.clone().cut(last)
+        let from = self.base.index.max(other.base.index);
+        self.last.min(last).max(from) == other.last.min(last).max(from)
+            && self.runs(from, last).eq(other.runs(from, last))
+    }
+
+    /// The runs of equal terms from an entry that both have to `last`.
+    fn runs(&self, from: LogIndex, last: LogIndex) -> impl Iterator<Item = (LogIndex, Term)> {
+        let first = self.term_at(from).map(|term| (from, term));
+        let behind = self.starts.iter().copied().filter(move |(start, _)| *start > from && *start <= last);
+        // A base is no entry of the log: the run that begins behind it may be that of the base.
+        let mut before = first.map(|(_, term)| term);
+        first.into_iter().chain(behind.filter(move |(_, term)| before.replace(*term) != Some(*term)))
     }
 }
 
@@ -90,7 +108,8 @@ pub(crate) struct Process {
     pub(crate) life: u64,
     pub(crate) busy_until_us: u64,
     pub(crate) wake_at_us: Option<u64>,
-    pub(crate) spare_request: Option<SpareRequest>,
+    /// Work for the helper, in its order.
+    pub(crate) jobs: VecDeque<Job<SimulatedDisk>>,
     /// How long a flush takes at present.
     pub(crate) flush_us: u64,
     /// What the disk is known to hold.
@@ -107,8 +126,8 @@ pub(crate) struct Process {
     pub(crate) counts: bool,
     /// What was flushed before the last flush: later records prove it.
     pub(crate) proven: LogIndex,
-    /// Bytes of its directory have rotted since it was last made.
-    pub(crate) is_rotten: bool,
+    /// Files of which bytes have rotted since they were last found whole.
+    pub(crate) rotten: BTreeSet<String>,
     /// A call of its disk is to fail.
     pub(crate) fails: bool,
     /// Power is to fail in the next turn that stores many entries at once.
@@ -138,7 +157,7 @@ impl Process {
             life: 0,
             busy_until_us: 0,
             wake_at_us: None,
-            spare_request: None,
+            jobs: VecDeque::new(),
             flush_us: plan.flush_us_max,
             durable: LogShape::default(),
             stored: None,
@@ -148,7 +167,7 @@ impl Process {
             lost_log: LogShape::default(),
             counts: false,
             proven: LogIndex(0),
-            is_rotten: false,
+            rotten: BTreeSet::new(),
             fails: false,
             fails_in_batch: false,
             shaky_turns: 0,
@@ -169,9 +188,14 @@ impl Process {
         directory_of(self.id())
     }
 
+    /// Whether bytes of its directory have rotted.
+    pub(crate) fn is_rotten(&self) -> bool {
+        !self.rotten.is_empty()
+    }
+
     /// Whether it may lack what it once promised.
     pub(crate) fn is_unsound(&self) -> bool {
-        !self.counts || self.is_rotten || self.state == State::Damaged
+        !self.counts || self.is_rotten() || self.state == State::Damaged
     }
 
     /// It has another disk now, of which this is known.
@@ -187,7 +211,7 @@ impl Process {
         self.late_answers = LateAnswers::default();
         self.last_words = None;
         self.counts = false;
-        self.is_rotten = false;
+        self.rotten.clear();
         self.fails = false;
         self.proven = LogIndex(0);
     }

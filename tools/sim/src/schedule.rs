@@ -15,7 +15,7 @@ pub(crate) enum Happening {
     /// A node has a timer that is due, or is no longer busy.
     Wake { node: usize, life: u64 },
     /// The segment that a node wanted is to be made ready.
-    Spare { node: usize, life: u64 },
+    Job { node: usize, life: u64 },
     /// A node that is down is started.
     Start { node: usize },
     /// A client does its next thing.

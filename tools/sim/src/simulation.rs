@@ -170,7 +170,7 @@ impl Simulation {
                 process.wake_at_us = None;
                 self.turn(node)
             }
-            Happening::Spare { node, life } => self.make_spare(node, life),
+            Happening::Job { node, life } => self.do_job(node, life),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => {
                 let plan = if self.nemesis.only_reads(client) { &self.reading } else { &self.plan };
@@ -329,7 +329,7 @@ impl Simulation {
             flushes,
             flush_us: process.flush_us,
             log_last: node.raft().last_index(),
-            is_rotten: process.is_rotten,
+            is_rotten: !process.rotten.is_empty(),
             random: &mut self.random,
             asked: None,
             failure: None,
@@ -394,12 +394,14 @@ impl Simulation {
             self.end(place, false);
             return Ok(());
         }
-        if process.spare_request.is_none()
-            && let Some(request) = node.wants_spare()
-        {
-            process.spare_request = Some(request);
+        loop {
+            match node.next_job() {
+                Ok(None) => break,
+                Ok(Some(job)) => process.jobs.push_back(job),
+                Err(fault) => return self.end_of_process(place, &fault),
+            }
             let at_us = self.now_us + self.random.u64(..20_000);
-            self.schedule.at(at_us, Happening::Spare { node: place, life: process.life });
+            self.schedule.at(at_us, Happening::Job { node: place, life: process.life });
         }
         let mut next_us = None;
         if let Some(deadline_ms) = node.next_deadline_ms() {

@@ -8,6 +8,7 @@ use fsd::storage;
 use fsd_wire::client::ClientReply;
 use fsd_wire::hello::{HelloStatus, Identity};
 use fsd_wire::peer::{AppendResult, PeerMessage};
+use fsd_wire::snapshot::SnapshotState;
 use fsd_wire::{FrameDecoder, LogIndex, Message, NodeId};
 
 use crate::late_answers::Asked;
@@ -63,6 +64,9 @@ impl Wire<'_> {
         let promises_all = match message {
             PeerMessage::RequestVoteReply(reply) => reply.vote_granted,
             PeerMessage::AppendEntriesReply(reply) => matches!(reply.result, AppendResult::Matched { .. }),
+            PeerMessage::InstallSnapshotReply(reply) => {
+                matches!(reply.state, SnapshotState::Installed | SnapshotState::HasIt)
+            }
             PeerMessage::RequestVote(request) if !request.pre_vote => false,
             _ => return,
         };
@@ -110,6 +114,13 @@ impl Wire<'_> {
                         format!("{message:?}: the disk has {last} entries and {state:?}")
                     });
                 }
+            }
+            PeerMessage::InstallSnapshotReply(reply) => {
+                let holds = matches!(reply.state, SnapshotState::Installed | SnapshotState::HasIt);
+                let last = recovered.log.last_index;
+                self.check(!holds || last >= reply.entry.index && state.term >= reply.term, || {
+                    format!("{message:?}: the disk has {last} entries and {state:?}")
+                });
             }
             _ => {}
         }

@@ -11,6 +11,7 @@ use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
     RequestVote, RequestVoteReply, TimeoutNow,
 };
+use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::*;
 
 /// As large as any bound of the daemon.
@@ -293,7 +294,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
         },
     };
     let conflict = AppendResult::Conflict { conflict_term: Term(3), conflict_index: LogIndex(2) };
-    vec![
+    let mut all = vec![
         ("ping", PeerMessage::Ping),
         ("pong", PeerMessage::Pong),
         ("request-vote", PeerMessage::RequestVote(request_vote)),
@@ -347,6 +348,42 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
                 outcome: Outcome::Changed { version: Version(44) },
             }),
         ),
+    ];
+    all.extend(snapshots());
+    all
+}
+
+fn snapshots() -> Vec<(&'static str, PeerMessage)> {
+    let entry = EntryId { term: Term(4), index: LogIndex(600) };
+    let chunk = |offset, is_last, bytes: &'static [u8]| {
+        PeerMessage::InstallSnapshot(InstallSnapshot {
+            term: Term(5),
+            leader_id: NodeId(1),
+            entry,
+            offset,
+            is_last,
+            bytes: Bytes::from_static(bytes).into(),
+        })
+    };
+    let reply = |next_offset, state| {
+        PeerMessage::InstallSnapshotReply(InstallSnapshotReply {
+            term: Term(5),
+            incarnation: Incarnation(0xcc),
+            entry,
+            next_offset,
+            state,
+        })
+    };
+    let refused = SnapshotState::Refused { reason: "the disk is full".into() };
+    vec![
+        ("install-snapshot", chunk(0x0001_0000, false, b"a piece of a state")),
+        ("install-snapshot-last", chunk(0x0001_0012, true, b"its end")),
+        ("install-snapshot-question", chunk(0, false, b"")),
+        ("install-snapshot-reply-receiving", reply(0x0001_0012, SnapshotState::Receiving)),
+        ("install-snapshot-reply-installed", reply(0x0001_0019, SnapshotState::Installed)),
+        ("install-snapshot-reply-has-it", reply(0, SnapshotState::HasIt)),
+        ("install-snapshot-reply-stale-term", reply(0, SnapshotState::StaleTerm)),
+        ("install-snapshot-reply-refused", reply(0, refused)),
     ]
 }
 

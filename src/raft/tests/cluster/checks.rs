@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use fsd_wire::peer::{AppendResult, PeerMessage};
+use fsd_wire::snapshot::SnapshotState;
 use fsd_wire::{EntryKind, LogIndex, NodeId, Register};
 
 use super::{Cluster, MemoryLog, Node};
-use crate::raft::{LogChange, Raft, Role};
+use crate::raft::electorate::Electorate;
+use crate::raft::{LogChange, LogSummary, Raft, Role};
 
 /// How much a schedule has tried.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +28,10 @@ pub(in super::super) struct Counts {
     pub(in super::super) repeated: u64,
     pub(in super::super) out_of_order: u64,
     pub(in super::super) transfers: u64,
+    pub(in super::super) compactions: u64,
+    /// Snapshots that were sent.
+    pub(in super::super) snapshots: u64,
+    pub(in super::super) installs: u64,
 }
 
 impl Counts {
@@ -50,6 +56,9 @@ impl std::ops::AddAssign for Counts {
         self.repeated += other.repeated;
         self.out_of_order += other.out_of_order;
         self.transfers += other.transfers;
+        self.compactions += other.compactions;
+        self.snapshots += other.snapshots;
+        self.installs += other.installs;
     }
 }
 
@@ -57,8 +66,8 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} leaders, {} commits, {} truncations of {} entries, {} registrations, {} reads, {} transfers; \
-             {} crashes, {} wipes, {} copies, {} messages lost, {} repeated, {} out of order",
+            "{} leaders, {} commits, {} truncations of {} entries, {} registrations, {} reads, {} transfers, \
+             {} compactions, {} snapshots sent, {} installed; {} crashes, {} wipes, {} copies, {} messages lost, {} repeated, {} out of order",
             self.leaders,
             self.commits,
             self.truncations,
@@ -66,6 +75,9 @@ impl fmt::Display for Counts {
             self.registrations,
             self.reads,
             self.transfers,
+            self.compactions,
+            self.snapshots,
+            self.installs,
             self.crashes,
             self.wipes,
             self.copies,
@@ -87,8 +99,8 @@ impl Cluster {
             !raft.is_leader() || raft.term_at(index) == Some(term),
             "leader {id} of term {term} commits an entry of an earlier term at {index} by itself"
         );
-        let mut known = self.committed.keys().next_back().map_or(node.log.base, |index| index.0);
-        for at in (node.log.base.max(node.noted.0) + 1)..=index.0 {
+        let mut known = self.committed.keys().next_back().map_or(node.log.base(), |index| index.0);
+        for at in (node.log.base().max(node.noted.0) + 1)..=index.0 {
             let entry = node.log.get(LogIndex(at)).expect("committed entries are there");
             if let Some((other, _)) = self.committed.get(&LogIndex(at)) {
                 assert_eq!(other, entry, "node {id} commits another entry at {at}");
@@ -129,7 +141,7 @@ impl Cluster {
         let first = *self.leaders.entry(term).or_insert(leader);
         assert_eq!(first, leader, "two leaders in term {term}");
         for (index, (entry, committed_in)) in self.committed.iter().rev() {
-            if *committed_in >= term {
+            if *committed_in >= term || *index < raft.base().index {
                 continue;
             }
             let own = raft.term_at(*index);
@@ -150,9 +162,40 @@ impl Cluster {
             assert_eq!(raft.log.registrations(), summary.registrations, "registrations of node {id}");
             assert_eq!(raft.log.runs(), summary.term_starts, "terms of node {id}");
             assert_eq!(raft.log.genesis(), summary.genesis, "genesis of node {id}");
+            self.check_base(raft);
         }
         if self.steps.is_multiple_of(64) && !self.two_clusters {
             self.check_log_matching();
+        }
+    }
+
+    /// What is forgotten was committed, and nobody's standing was forgotten with it.
+    fn check_base(&self, raft: &Raft) {
+        let (id, base) = (raft.config.node, raft.base());
+        let Some((entry, _)) = self.committed.get(&base.index) else { return };
+        assert_eq!(entry.id(), base, "base of node {id}");
+        if self.committed.contains_key(&LogIndex(1)) && !self.two_clusters {
+            let forgotten = MemoryLog {
+                entries: self.committed.range(..=base.index).map(|(_, (entry, _))| entry.clone()).collect(),
+                ..MemoryLog::default()
+            };
+            let mut registrations = forgotten.summary().registrations;
+            registrations.extend(raft.log.registrations().iter().filter(|item| item.0 > base.index));
+            let recounted = Electorate::new(&raft.config.members, &registrations);
+            assert_eq!(raft.electorate, recounted, "standings at node {id}, by the whole log");
+        }
+    }
+
+    /// A snapshot is of what was committed, and takes nothing back that was.
+    pub(super) fn check_install(&self, id: NodeId, summary: &LogSummary) {
+        let (base, log) = (summary.base, &self.nodes[&id].log);
+        if let Some((entry, _)) = self.committed.get(&base.index) {
+            assert_eq!(entry.id(), base, "a snapshot of something else");
+        }
+        let term = self.nodes[&id].raft.as_ref().map_or(fsd_wire::Term(0), Raft::term);
+        for (index, (entry, committed_in)) in self.committed.range(base.index.next()..) {
+            let takes_back = term >= *committed_in && log.get(*index) == Some(entry);
+            assert!(!takes_back, "node {id} gives {index} up for a snapshot as of {base:?}");
         }
     }
 
@@ -164,16 +207,14 @@ impl Cluster {
             let node = &self.nodes[id];
             let index = progress.match_index;
             let same_disk = progress.incarnation == Some(node.state.incarnation);
-            if !same_disk || node.state.term != raft.term() || index.0 <= own.log.base {
+            if !same_disk || node.state.term != raft.term() || index.0 <= own.log.base() {
                 continue;
             }
             let believed = own.log.get(index);
             // A copy that was restored has the incarnation of the disk that it replaces, until a peer objects.
-            let held_before = self.buried.iter().any(|(of, disk)| of == id && disk.get(index) == believed);
-            assert!(
-                held_before || node.disk.get(index) == believed,
-                "node {id} was believed to hold {index}"
-            );
+            let holds = |disk: &MemoryLog| index.0 <= disk.base() || disk.get(index) == believed;
+            let held_before = self.buried.iter().any(|(of, disk)| of == id && holds(disk));
+            assert!(held_before || holds(&node.disk), "node {id} was believed to hold {index}");
         }
     }
 
@@ -185,6 +226,13 @@ impl Cluster {
                 if let AppendResult::Matched { match_index } = reply.result {
                     let held = node.disk.last_index();
                     assert!(match_index <= held, "node {from} acknowledges {match_index}, but holds {held}");
+                }
+                return;
+            }
+            PeerMessage::InstallSnapshotReply(reply) => {
+                if matches!(reply.state, SnapshotState::Installed | SnapshotState::HasIt) {
+                    let (index, held) = (reply.entry.index, node.disk.last_index());
+                    assert!(index <= held, "node {from} says that it has {index}, but holds {held}");
                 }
                 return;
             }
@@ -223,8 +271,10 @@ impl Cluster {
         let logs: Vec<_> = self.nodes.values().map(|node| &node.log).collect();
         for (at, a) in logs.iter().enumerate() {
             for b in &logs[at + 1..] {
+                // What is below a base is committed, and so is the base itself.
                 let mut equal = false;
-                for (left, right) in a.entries.iter().zip(&b.entries).rev() {
+                for left in a.entries.iter().rev() {
+                    let Some(right) = b.get(left.index) else { continue };
                     equal |= left.id() == right.id();
                     assert!(!equal || left == right, "logs differ at {}", left.index);
                 }
@@ -237,7 +287,7 @@ impl Cluster {
         let mut first: Option<&Node> = None;
         for (id, node) in &self.nodes {
             for (index, (entry, _)) in &self.committed {
-                if index.0 > node.log.base {
+                if index.0 > node.log.base() {
                     assert_eq!(node.log.get(*index), Some(entry), "node {id} has lost {index}");
                 }
             }

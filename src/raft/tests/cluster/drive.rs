@@ -33,6 +33,9 @@ impl Cluster {
     pub(in super::super) fn fire(&mut self, id: NodeId, timer: Timer) {
         self.nodes.get_mut(&id).unwrap().alarms.remove(&timer);
         self.input(id, Input::Timeout(timer));
+        if timer == Timer::Heartbeat {
+            self.stream(id);
+        }
     }
 
     /// Runs with a network that loses nothing on links that are not cut.
@@ -121,6 +124,7 @@ impl Cluster {
     pub(in super::super) fn assert_recovers(&mut self) -> NodeId {
         self.cut.clear();
         self.crash_next_turn = None;
+        self.slow_installs = false;
         for id in self.ids() {
             if !self.is_up(id) {
                 self.start(id);

@@ -1,0 +1,395 @@
+//! Bringing a node up to date that lacks what the log no longer has: a new one, one whose directory was deleted, or one
+//! that was away for long. It gets the store as of the leader's newest checkpoint, as a stream of chunks
+//! ([`crate::transfer`]), and goes on from there with the log.
+//!
+//! One chunk is under way to a node at a time, and its length follows how soon it is acknowledged: on a slow
+//! connection, the heartbeat behind it must not wait for long. The next chunk is read while the last one is
+//! under way. A chunk that is not acknowledged in time is sent again; where the connection was lost, or the
+//! leader found another connection, the stream goes on where it was.
+//!
+//! The receiver writes contents into kept segments and keeps the index in memory. When all is there, it writes a
+//! checkpoint, and giving that its name is the atomic step: before, a start finds the node as it was, and files that
+//! nothing refers to; behind it, a log that begins anew.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use fsd_wire::client::{Outcome, Refusal};
+use fsd_wire::peer::PeerMessage;
+use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
+use fsd_wire::{EntryId, NodeId};
+
+use super::housekeeping::ReceivedStore;
+use super::jobs::{ChunkRead, ChunkWritten, Job};
+use super::node::Node;
+use super::{Fault, Network};
+use crate::limits;
+use crate::mapping::Disk;
+use crate::raft::{Input, LogSummary, SnapshotAnswer};
+use crate::storage::StorageError;
+use crate::transfer::{Chunk, Progress, Received, StreamReader, StreamWriter, TransferError};
+
+/// Streams to and from this node.
+pub(super) struct CatchUp<D: Disk> {
+    sending: BTreeMap<NodeId, Sending<D>>,
+    receiving: Option<Receiving<D>>,
+    /// Answers that leave behind the next flush.
+    replies: Vec<(NodeId, EntryId, u64, SnapshotState)>,
+    pub(super) jobs: VecDeque<Job<D>>,
+}
+
+/// A stream to a node that is behind.
+struct Sending<D: Disk> {
+    entry: EntryId,
+    /// While no job has it.
+    reader: Option<Box<StreamReader<D>>>,
+    /// The chunk that was read last, until it is acknowledged.
+    chunk: Option<Chunk>,
+    sent_ms: Option<u64>,
+    chunk_bytes: usize,
+    /// What lies before this the node has by another stream of the same.
+    skip_to: u64,
+}
+
+/// A stream from the leader.
+struct Receiving<D: Disk> {
+    leader: NodeId,
+    entry: EntryId,
+    /// While no job has it, and more is to come.
+    writer: Option<Box<StreamWriter<D>>>,
+    next_offset: u64,
+    is_whole: bool,
+    /// All is there; it is taken when its checkpoint is begun.
+    received: Option<ReceivedStore<D>>,
+}
+
+impl<D: Disk> Receiving<D> {
+    /// Whether a job has its writer.
+    fn awaits_writer(&self) -> bool {
+        self.writer.is_none() && self.received.is_none() && !self.is_whole
+    }
+}
+
+impl<D: Disk> Default for CatchUp<D> {
+    fn default() -> Self {
+        Self { sending: BTreeMap::new(), receiving: None, replies: Vec::new(), jobs: VecDeque::new() }
+    }
+}
+
+impl<D: Disk> CatchUp<D> {
+    /// The earliest entry as of which somebody is being sent the store: what is behind it must not be forgotten, or
+    /// who got it would be behind again.
+    pub(super) fn earliest_entry(&self) -> Option<EntryId> {
+        self.sending.values().map(|sending| sending.entry).min_by_key(|entry| entry.index)
+    }
+
+    /// A store that came whole, for its checkpoint to be begun.
+    pub(super) fn take_received(&mut self) -> Option<ReceivedStore<D>> {
+        self.receiving.as_mut()?.received.take()
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// A chunk came from who says that it leads.
+    pub(super) fn take_chunk(&mut self, now_ms: u64, from: NodeId, request: InstallSnapshot) {
+        let (term, entry) = (request.term, request.entry);
+        let message = PeerMessage::InstallSnapshot(request.clone());
+        self.raft.step(now_ms, Input::Receive { from, message });
+        if term == self.raft.term() && self.raft.leader_id() != Some(from) {
+            return;
+        }
+        match self.raft.wants_snapshot(term, entry) {
+            SnapshotAnswer::StaleTerm => self.answer_chunk(from, entry, 0, SnapshotState::StaleTerm),
+            SnapshotAnswer::HasIt => self.answer_chunk(from, entry, 0, SnapshotState::HasIt),
+            SnapshotAnswer::Install => self.receive_chunk(from, request),
+        }
+    }
+
+    fn answer_chunk(&mut self, to: NodeId, entry: EntryId, next_offset: u64, state: SnapshotState) {
+        self.catch_up.replies.push((to, entry, next_offset, state));
+    }
+
+    fn receive_chunk(&mut self, from: NodeId, request: InstallSnapshot) {
+        let InstallSnapshot { entry, offset, bytes, .. } = request;
+        if self.catch_up.receiving.as_ref().is_none_or(|receiving| receiving.entry != entry) {
+            self.abandon_receiving();
+            if offset == 0 {
+                let writer = StreamWriter::begin(self.log.disk(), Some(&self.config.cluster));
+                let writer = Some(Box::new(writer));
+                self.catch_up.receiving = Some(Receiving {
+                    leader: from,
+                    entry,
+                    writer,
+                    next_offset: 0,
+                    is_whole: false,
+                    received: None,
+                });
+            }
+        }
+        let Some(receiving) = &mut self.catch_up.receiving else {
+            self.answer_chunk(from, entry, 0, SnapshotState::Receiving);
+            return;
+        };
+        receiving.leader = from;
+        if offset != receiving.next_offset {
+            let next_offset = receiving.next_offset;
+            self.answer_chunk(from, entry, next_offset, SnapshotState::Receiving);
+            return;
+        }
+        // Without a writer, the chunk came before and is being written, or all is there.
+        if let Some(writer) = receiving.writer.take() {
+            self.write_chunk(writer, offset, bytes.to_bytes());
+        }
+    }
+
+    fn write_chunk(&mut self, writer: Box<StreamWriter<D>>, offset: u64, bytes: Bytes) {
+        let header = self.log.kept_header(self.log.segment_bytes());
+        self.catch_up.jobs.push_back(Job::WriteStream(writer, offset, bytes, header));
+    }
+
+    /// What became of a chunk that was written.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(super) fn chunk_written(
+        &mut self,
+        written: ChunkWritten<D>,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), Fault> {
+        let Some(receiving) = self.catch_up.receiving.as_mut().filter(|receiving| receiving.awaits_writer())
+        else {
+            // It was given up meanwhile; what it wrote goes, too.
+            if let Ok((writer, progress)) = written {
+                self.housekeeping.discard(writer.kept_names());
+                if let Progress::Whole(received) = progress {
+                    self.housekeeping.discard(received.kept_names());
+                }
+            }
+            return Ok(());
+        };
+        let (leader, entry) = (receiving.leader, receiving.entry);
+        match written {
+            // A segment was full: the rest goes into another one.
+            Ok((writer, Progress::More { next_offset })) if next_offset < offset + bytes.len() as u64 => {
+                let rest = bytes.slice((next_offset - offset) as usize..);
+                self.write_chunk(writer, next_offset, rest);
+            }
+            Ok((writer, Progress::More { next_offset })) => {
+                receiving.writer = Some(writer);
+                receiving.next_offset = next_offset;
+                self.answer_chunk(leader, entry, next_offset, SnapshotState::Receiving);
+            }
+            Ok((_, Progress::Whole(received))) => {
+                receiving.is_whole = true;
+                receiving.received = Some(received);
+            }
+            Err(error) => {
+                self.catch_up.receiving = None;
+                log::warn!("cannot take what node {leader} sends: {error}");
+                let reason = error.to_string();
+                self.answer_chunk(leader, entry, 0, SnapshotState::Refused { reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a stream, and what came of it.
+    pub(super) fn abandon_receiving(&mut self) {
+        let Some(receiving) = self.catch_up.receiving.take() else { return };
+        if let Some(writer) = receiving.writer {
+            self.housekeeping.discard(writer.kept_names());
+        }
+        if let Some(received) = receiving.received {
+            self.housekeeping.discard(received.kept_names());
+        }
+    }
+
+    /// Sends the answers that had to wait for the flush.
+    pub(super) fn send_chunk_answers(&mut self, net: &mut impl Network) {
+        let (term, incarnation) = (self.raft.term(), self.raft.hard_state().incarnation);
+        for (to, entry, next_offset, state) in std::mem::take(&mut self.catch_up.replies) {
+            let reply = InstallSnapshotReply { term, incarnation, entry, next_offset, state };
+            net.send_peer(to, &PeerMessage::InstallSnapshotReply(reply));
+        }
+    }
+
+    /// Replaces store and log by what came, if it is all there and in a checkpoint that only lacks its name. Nothing may
+    /// wait to be flushed.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(super) fn install_received(&mut self, now_ms: u64, net: &mut impl Network) -> Result<(), Fault> {
+        let Some(head) = self.housekeeping.ready_to_install() else { return Ok(()) };
+        let (entry, base) = (head.entry, head.base());
+        // Whoever leads meanwhile: the state as of a committed entry is the same.
+        let wants = self.raft.wants_snapshot(self.raft.term(), entry) == SnapshotAnswer::Install;
+        // The log must not have gone on behind the number that its next segment was promised.
+        let is_free = self.log.base_is_free(&base);
+        if !wants || !is_free {
+            self.housekeeping.give_installation_up();
+            self.abandon_receiving();
+            return Ok(());
+        }
+        if self.log.is_dirty() || self.raft.has_actions() {
+            return Ok(());
+        }
+        let (head, received) = self.housekeeping.finish_installation()?;
+        let Received { store, kept, .. } = *received;
+        self.log.begin_anew(base)?;
+        kept.into_iter().for_each(|kept| self.log.install_kept(kept));
+        self.store = store;
+        self.expiry_barrier = None;
+        // What was proposed here in an earlier term may be part of that store, or not: it does not say.
+        for (_, asker) in self.pending.take_changes_at(entry.index) {
+            self.settle(asker, Outcome::Refused(Refusal::Unknown), net);
+        }
+        let summary = LogSummary {
+            base: entry,
+            committed: entry.index,
+            term_starts: Vec::new(),
+            last_index: entry.index,
+            last_stamp: head.stamp,
+            registrations: head.registrations.clone(),
+            genesis: head.genesis,
+        };
+        log::info!("the store as of entry {} came from another node: {} files", entry.index, head.files);
+        self.raft.step(now_ms, Input::Installed { summary });
+        self.housekeeping.begin_anew(head);
+        self.release_segments();
+        if let Some(Receiving { leader, .. }) = self.catch_up.receiving.take() {
+            self.answer_chunk(leader, entry, 0, SnapshotState::Installed);
+        }
+        self.unfinished = true;
+        Ok(())
+    }
+
+    /// An answer came to a chunk.
+    pub(super) fn take_chunk_answer(&mut self, now_ms: u64, from: NodeId, reply: InstallSnapshotReply) {
+        let message = PeerMessage::InstallSnapshotReply(reply.clone());
+        self.raft.step(now_ms, Input::Receive { from, message });
+        let Some(sending) = self.catch_up.sending.get_mut(&from) else { return };
+        if reply.term != self.raft.term() || reply.entry != sending.entry {
+            return;
+        }
+        match reply.state {
+            SnapshotState::Receiving => {
+                if sending.acknowledge(now_ms, reply.next_offset, self.config.heartbeat_ms) {
+                    self.catch_up.sending.remove(&from);
+                }
+            }
+            SnapshotState::Refused { reason } => {
+                log::warn!("node {from} refuses what it is sent: {reason}");
+                self.catch_up.sending.remove(&from);
+            }
+            SnapshotState::Installed | SnapshotState::HasIt | SnapshotState::StaleTerm => {
+                self.catch_up.sending.remove(&from);
+            }
+        }
+    }
+
+    /// A chunk was read for a node.
+    ///
+    /// # Errors
+    /// If what is to be sent is damaged, or the disk fails.
+    pub(super) fn chunk_read(&mut self, node: NodeId, read: ChunkRead<D>) -> Result<(), Fault> {
+        let Some(sending) = self.catch_up.sending.get_mut(&node) else { return Ok(()) };
+        match read {
+            Ok((reader, chunk)) => {
+                sending.reader = Some(reader);
+                sending.chunk = Some(chunk);
+                sending.sent_ms = None;
+                sending.skip();
+            }
+            // What was removed in between is in another checkpoint by now.
+            Err(error) => {
+                self.catch_up.sending.remove(&node);
+                if let TransferError::Storage(error @ StorageError::Damage { .. }) = error {
+                    return Err(error.into());
+                }
+                log::warn!("cannot read what node {node} lacks, and will try again: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins streams to those who are behind, ends those that are no longer needed, and sends what is due.
+    pub(super) fn advance_streams(&mut self, now_ms: u64, net: &mut impl Network) {
+        let behind: Vec<NodeId> = self.raft.behind().collect();
+        self.catch_up.sending.retain(|node, _| behind.contains(node));
+        let resend_ms = 2 * self.config.election_timeout_ms;
+        for node in behind {
+            if !self.catch_up.sending.contains_key(&node) {
+                self.begin_stream(node);
+            }
+            let Some(sending) = self.catch_up.sending.get_mut(&node) else { continue };
+            let is_due = sending.sent_ms.is_none_or(|sent_ms| now_ms >= sent_ms + resend_ms);
+            let Some(chunk) = sending.chunk.as_ref().filter(|_| is_due) else { continue };
+            sending.sent_ms = Some(now_ms);
+            let request = InstallSnapshot {
+                term: self.raft.term(),
+                leader_id: self.config.node,
+                entry: sending.entry,
+                offset: chunk.offset,
+                is_last: chunk.is_last,
+                bytes: chunk.bytes.clone().into(),
+            };
+            net.send_peer(node, &PeerMessage::InstallSnapshot(request));
+        }
+        for (node, sending) in &mut self.catch_up.sending {
+            if sending.chunk.is_none()
+                && let Some(reader) = sending.reader.take()
+            {
+                self.catch_up.jobs.push_back(Job::ReadStream(*node, reader, sending.chunk_bytes));
+            }
+        }
+    }
+
+    fn begin_stream(&mut self, node: NodeId) {
+        let Some(head) = self.housekeeping.newest_checkpoint() else { return };
+        log::info!(
+            "node {node} is sent the store as of entry {}: its log ends too far back",
+            head.entry.index
+        );
+        let chunk_bytes = limits::CHUNK_BYTES_MIN;
+        let job = Job::OpenStream(node, head.clone(), chunk_bytes);
+        let sending =
+            Sending { entry: head.entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 };
+        self.catch_up.jobs.push_back(job);
+        self.catch_up.sending.insert(node, sending);
+    }
+}
+
+impl<D: Disk> Sending<D> {
+    /// The node has everything before `next_offset`. Whether it knows nothing of the stream any more.
+    fn acknowledge(&mut self, now_ms: u64, next_offset: u64, heartbeat_ms: u64) -> bool {
+        let Some(chunk) = &self.chunk else { return false };
+        let (offset, end) = (chunk.offset, chunk.offset + chunk.bytes.len() as u64);
+        if next_offset == end {
+            let took_ms = self.sent_ms.map_or(0, |sent_ms| now_ms - sent_ms);
+            let bytes = self.chunk_bytes;
+            let bytes = if took_ms <= heartbeat_ms / 2 { bytes * 2 } else { bytes / 2 };
+            self.chunk_bytes = bytes.clamp(limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
+            self.chunk = None;
+        } else if next_offset > offset {
+            self.skip_to = next_offset;
+            self.skip();
+        }
+        // Anything else is a late answer, but for that of a node that was started anew.
+        next_offset == 0 && offset > 0
+    }
+
+    /// Passes over what the node has already.
+    fn skip(&mut self) {
+        let Some(chunk) = &mut self.chunk else { return };
+        let len = chunk.bytes.len();
+        let known = (self.skip_to.saturating_sub(chunk.offset) as usize).min(len);
+        if known == len && !chunk.is_last {
+            self.chunk = None;
+        } else if known > 0 {
+            chunk.bytes = chunk.bytes.slice(known..);
+            chunk.offset += known as u64;
+            self.sent_ms = None;
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! When a node takes a checkpoint, and what it removes once the checkpoint stands.
+//!
+//! A checkpoint is due when the log has grown by enough: half a segment, or a share of what is live, so that taking
+//! checkpoints costs a bounded share of all writing however large the store is. The image of the store is given out
+//! slice by slice, one for each piece of work that the helper has done, and so costs no turn more than one slice.
+//!
+//! The newest two checkpoints are kept, with the log behind the older one: should the newer one turn out to be
+//! damaged, the older one and the log are as good. Everything before the older one goes, but for the segments with
+//! contents that a checkpoint or the store still refers to.
+
+use std::io;
+
+use fsd_wire::{EntryId, LogIndex};
+
+use super::Fault;
+use super::jobs::{Done, Job};
+use super::node::Node;
+use crate::file_store::{FileStore, ImageHead};
+use crate::limits;
+use crate::mapping::Disk;
+use crate::raft::LogSummary;
+use crate::storage::{CheckpointHead, CheckpointWriter, SegmentId, SegmentedLog, Spare, StorageError};
+use crate::transfer::Received;
+
+/// A store that came from another node.
+pub(super) type ReceivedStore<D> = Box<Received<<D as Disk>::File>>;
+
+/// What a node knows of its checkpoints.
+pub(super) struct Housekeeping<D: Disk> {
+    /// Those that count, the older one first; at most two.
+    checkpoints: Vec<CheckpointHead>,
+    making: Option<Making<D>>,
+    /// A job is out, or its result is not looked at yet.
+    is_busy: bool,
+    /// Bytes of the log when the newest checkpoint was begun, or given up.
+    grown_from: u64,
+    /// Files that nothing refers to.
+    unused: Vec<String>,
+    has_complained: bool,
+    spare_complaint: bool,
+}
+
+/// A checkpoint that is being made.
+struct Making<D: Disk> {
+    head: CheckpointHead,
+    /// While no job has it.
+    writer: Option<CheckpointWriter<D>>,
+    /// The image has more to give.
+    more: bool,
+    /// The store, if it is not this node's own: with this checkpoint it becomes that.
+    received: Option<ReceivedStore<D>>,
+}
+
+impl<D: Disk> Housekeeping<D> {
+    /// Behind a start that found these checkpoints, the older one first.
+    pub(super) fn new(checkpoints: Vec<CheckpointHead>, log: &SegmentedLog<D>) -> Self {
+        // The log behind the older one was read: at worst the next one is taken a little early.
+        let grown_from = if checkpoints.is_empty() { 0 } else { log.appended_bytes() };
+        Self {
+            checkpoints,
+            making: None,
+            is_busy: false,
+            grown_from,
+            unused: Vec::new(),
+            has_complained: false,
+            spare_complaint: false,
+        }
+    }
+
+    /// The newest checkpoint that stands.
+    pub(super) fn newest_checkpoint(&self) -> Option<&CheckpointHead> {
+        self.checkpoints.last()
+    }
+
+    /// Files that nothing refers to are to be removed.
+    pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
+        self.unused.extend(names);
+    }
+
+    /// A store that came from another node is in a checkpoint that only lacks its name.
+    pub(super) fn ready_to_install(&self) -> Option<&CheckpointHead> {
+        let making = self.making.as_ref()?;
+        (making.received.is_some() && making.writer.is_some() && !making.more).then_some(&making.head)
+    }
+
+    /// Gives the checkpoint its name: from now on, each start finds the received store.
+    pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, ReceivedStore<D>), Fault> {
+        let making = self.making.take().expect("it is ready");
+        let (writer, received) = making.writer.zip(making.received).expect("it is ready");
+        writer.finish().map_err(|source| failed("give a checkpoint its name", source))?;
+        Ok((making.head, received))
+    }
+
+    /// The received store is not needed any more.
+    pub(super) fn give_installation_up(&mut self) {
+        let making = self.making.take().expect("it is ready");
+        self.unused.push(making.head.temporary_name());
+        if let Some(received) = making.received {
+            self.unused.extend(received.kept_names());
+        }
+    }
+
+    /// A checkpoint stands from which the log begins anew: those before it are of another log.
+    pub(super) fn begin_anew(&mut self, head: CheckpointHead) {
+        let before = std::mem::replace(&mut self.checkpoints, vec![head]);
+        self.unused.extend(before.iter().map(CheckpointHead::name));
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// Makes the log's first segment ready: a disk without room is told of before the node says that it is ready.
+    ///
+    /// # Errors
+    /// If the disk has no room, or fails.
+    pub fn make_first_spare(&mut self, disk: &D) -> Result<(), Fault> {
+        match self.log.wants_spare() {
+            Some(request) => Ok(self.log.install_spare(request.prepare(disk).map_err(Fault::Spare)?)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Work for the helper, if there is any. Of each kind, one job is out at a time.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn next_job(&mut self) -> Result<Option<Job<D>>, Fault> {
+        if let Some(request) = self.log.wants_spare() {
+            return Ok(Some(Job::Spare(request)));
+        }
+        if let Some(job) = self.catch_up.jobs.pop_front() {
+            return Ok(Some(job));
+        }
+        if self.housekeeping.is_busy {
+            return Ok(None);
+        }
+        let job = self.next_housekeeping_job()?;
+        self.housekeeping.is_busy = job.is_some();
+        Ok(job)
+    }
+
+    /// What became of a job.
+    ///
+    /// # Errors
+    /// If the disk fails: the process must end.
+    pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
+        match done {
+            Done::Spare(spare) => return self.spare_done(spare),
+            Done::Read(node, read) => {
+                // What was read leaves with the next turn.
+                self.unfinished = true;
+                return self.chunk_read(node, read);
+            }
+            Done::Written(written, offset, bytes) => {
+                self.unfinished = true;
+                return self.chunk_written(written, offset, bytes);
+            }
+            Done::Checkpoint(Ok(writer)) => {
+                let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
+                making.writer = Some(writer);
+            }
+            Done::Checkpoint(Err(error)) => self.give_checkpoint_up(error)?,
+            Done::CheckpointFinished(finished) => {
+                finished.map_err(|source| failed("give a checkpoint its name", source))?;
+                self.checkpoint_stands();
+            }
+            Done::Removed(removed) => {
+                removed.map_err(|source| failed("remove files that are of no use", source))?;
+            }
+        }
+        self.housekeeping.is_busy = false;
+        Ok(())
+    }
+
+    /// The segment that the log asked for. Without it, nothing is lost yet: the log goes on in its present one, and asks
+    /// again later.
+    fn spare_done(&mut self, spare: io::Result<Spare<D::File>>) -> Result<(), Fault> {
+        let is_news = !std::mem::replace(&mut self.housekeeping.spare_complaint, spare.is_err());
+        match spare {
+            Ok(spare) => return Ok(self.log.install_spare(spare)?),
+            Err(error) if is_news => {
+                log::warn!("cannot make the next log segment ready, and will try again: {error}");
+            }
+            Err(_) => {}
+        }
+        self.log.spare_failed();
+        Ok(())
+    }
+
+    fn next_housekeeping_job(&mut self) -> Result<Option<Job<D>>, Fault> {
+        if self.housekeeping.making.is_some() {
+            return Ok(self.next_slice());
+        }
+        if !self.housekeeping.unused.is_empty() {
+            return Ok(Some(Job::Remove(std::mem::take(&mut self.housekeeping.unused))));
+        }
+        if let Some(received) = self.catch_up.take_received() {
+            return Ok(Some(self.begin_installation(received)));
+        }
+        if self.checkpoint_is_due() { self.begin_checkpoint().map(Some) } else { Ok(None) }
+    }
+
+    /// Goes on with the checkpoint that is being made.
+    fn next_slice(&mut self) -> Option<Job<D>> {
+        let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
+        if !making.more {
+            // A received store is installed between two turns.
+            if making.received.is_some() {
+                return None;
+            }
+            return making.writer.take().map(Job::FinishCheckpoint);
+        }
+        let store = making.received.as_mut().map_or(&mut self.store, |received| &mut received.store);
+        let mut slice = Vec::with_capacity(2 * limits::IMAGE_SLICE_BYTES);
+        making.more = store.image_slice(limits::IMAGE_SLICE_BYTES, &mut slice);
+        making.writer.take().map(|writer| Job::AppendToCheckpoint(writer, slice))
+    }
+
+    /// Whether the log has grown by enough since the newest checkpoint.
+    fn checkpoint_is_due(&self) -> bool {
+        let grown_bytes = self.log.appended_bytes() - self.housekeeping.grown_from;
+        let live_bytes = self.store.live_total().bytes;
+        let due_bytes = (self.log.segment_bytes() / 2).max(live_bytes / limits::CHECKPOINT_AT_LIVE_SHARE);
+        let newest = self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index);
+        grown_bytes >= due_bytes && self.store.last_applied() > newest
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Job<D>, Fault> {
+        let index = self.store.last_applied();
+        let term = self.raft.term_at(index).expect("what was applied is in the log");
+        let base = self.log.base_behind(EntryId { term, index })?;
+        let LogSummary { registrations, genesis, .. } = self.raft.summary_at(index, base.stamp);
+        self.housekeeping.grown_from = self.log.appended_bytes();
+        let (salt, identity) = (self.log.draw_salt(), self.log.identity().clone());
+        let (image, segments) = begin_image(&mut self.store);
+        let head = CheckpointHead {
+            salt,
+            identity,
+            entry: base.entry,
+            stamp: base.stamp,
+            log_end: base.end,
+            genesis,
+            registrations,
+            segments,
+            revision: image.revision.0,
+            files: image.files,
+            sessions: image.sessions,
+            body_bytes: image.items_bytes,
+            begins_anew: false,
+        };
+        Ok(self.begin_making(head, None))
+    }
+
+    /// A store came whole from another node: a checkpoint of it is written.
+    fn begin_installation(&mut self, mut received: ReceivedStore<D>) -> Job<D> {
+        let (image, segments) = begin_image(&mut received.store);
+        let base = self.log.base_for(received.head.entry, image.cluster_time);
+        let head = CheckpointHead {
+            salt: self.log.draw_salt(),
+            identity: self.log.identity().clone(),
+            entry: base.entry,
+            stamp: base.stamp,
+            log_end: base.end,
+            genesis: received.head.genesis,
+            registrations: received.head.registrations.clone(),
+            segments,
+            revision: image.revision.0,
+            files: image.files,
+            sessions: image.sessions,
+            body_bytes: image.items_bytes,
+            begins_anew: true,
+        };
+        self.begin_making(head, Some(received))
+    }
+
+    fn begin_making(&mut self, head: CheckpointHead, received: Option<ReceivedStore<D>>) -> Job<D> {
+        let more = head.files + head.sessions > 0;
+        self.housekeeping.making = Some(Making { head: head.clone(), writer: None, more, received });
+        Job::BeginCheckpoint(head)
+    }
+
+    /// There is no room for a checkpoint, which is tried again later, or the disk fails.
+    fn give_checkpoint_up(&mut self, error: io::Error) -> Result<(), Fault> {
+        if error.kind() != io::ErrorKind::StorageFull {
+            return Err(failed("write a checkpoint", error));
+        }
+        if !self.housekeeping.has_complained {
+            log::warn!("cannot take a checkpoint, and will try again: {error}");
+            self.housekeeping.has_complained = true;
+        }
+        let making = self.housekeeping.making.take().expect("a checkpoint is being made");
+        self.housekeeping.unused.push(making.head.temporary_name());
+        match making.received {
+            Some(received) => {
+                self.housekeeping.discard(received.kept_names());
+                self.abandon_receiving();
+            }
+            None if making.more => self.store.drop_image(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// A checkpoint is on the disk for good: what only an earlier one needed can go.
+    fn checkpoint_stands(&mut self) {
+        let making = self.housekeeping.making.take().expect("a checkpoint is being made");
+        let housekeeping = &mut self.housekeeping;
+        housekeeping.has_complained = false;
+        housekeeping.checkpoints.push(making.head);
+        while housekeeping.checkpoints.len() > limits::CHECKPOINTS_KEPT {
+            housekeeping.unused.push(housekeeping.checkpoints.remove(0).name());
+        }
+        if housekeeping.checkpoints.len() == limits::CHECKPOINTS_KEPT {
+            let base = housekeeping.checkpoints[0].base();
+            let is_needed =
+                self.catch_up.earliest_entry().is_some_and(|entry| entry.index < base.entry.index);
+            if !is_needed {
+                self.raft.compact(base.entry.index);
+                self.log.trim(base);
+            }
+        }
+        self.release_segments();
+    }
+
+    /// Lets segments go that neither the store nor a checkpoint refers to.
+    pub(super) fn release_segments(&mut self) {
+        let is_referred = |checkpoints: &[CheckpointHead], id| {
+            checkpoints.iter().any(|head| head.segments.binary_search(&id).is_ok())
+        };
+        let segments: Vec<SegmentId> = self.log.contents_segments().map(|segment| segment.id).collect();
+        for id in segments {
+            if self.store.live(id.0).files == 0 && !is_referred(&self.housekeeping.checkpoints, id) {
+                self.housekeeping.unused.push(self.log.release(id));
+            }
+        }
+    }
+}
+
+/// Begins the image of a store, and says in which segments its contents lie.
+fn begin_image(store: &mut FileStore) -> (ImageHead, Vec<SegmentId>) {
+    let segments = store.live_segments().map(|(segment, _)| SegmentId(segment)).collect();
+    let image = store.begin_image();
+    if image.files + image.sessions == 0 {
+        store.drop_image();
+    }
+    (image, segments)
+}
+
+fn failed(doing: &str, source: io::Error) -> Fault {
+    StorageError::Io { doing: doing.to_owned(), source }.into()
+}

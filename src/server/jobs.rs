@@ -1,0 +1,89 @@
+//! Work on files that takes longer than a turn may. The loop hands a [`Job`] over whole and gets [`Done`] back: on
+//! another thread in the daemon, at some later moment in the simulator. No job sees the loop's state.
+
+use std::io;
+
+use bytes::Bytes;
+use fsd_wire::NodeId;
+
+use crate::mapping::Disk;
+use crate::storage::segment::SegmentHeader;
+use crate::storage::{CheckpointHead, CheckpointWriter, Spare, SpareRequest};
+use crate::transfer::{Chunk, Progress, StreamReader, StreamWriter, TransferError};
+
+/// A chunk that was read, with what reads the next one.
+pub type ChunkRead<D> = Result<(Box<StreamReader<D>>, Chunk), TransferError>;
+/// How far a stream has come with a chunk, and what takes the next one.
+pub type ChunkWritten<D> = Result<(Box<StreamWriter<D>>, Progress<<D as Disk>::File>), TransferError>;
+
+/// Something to be done.
+pub enum Job<D: Disk> {
+    /// Make the log's next segment ready.
+    Spare(SpareRequest),
+    /// Begin a checkpoint.
+    BeginCheckpoint(CheckpointHead),
+    /// Go on with it.
+    AppendToCheckpoint(CheckpointWriter<D>, Vec<u8>),
+    /// Give it its name.
+    FinishCheckpoint(CheckpointWriter<D>),
+    /// Remove files that nothing refers to.
+    Remove(Vec<String>),
+    /// Begin to read the state as of a checkpoint, for a node.
+    OpenStream(NodeId, CheckpointHead, usize),
+    /// Read the next chunk, of so many bytes at most.
+    ReadStream(NodeId, Box<StreamReader<D>>, usize),
+    /// Write a chunk that came from another node.
+    WriteStream(Box<StreamWriter<D>>, u64, Bytes, SegmentHeader),
+}
+
+/// What became of it.
+pub enum Done<D: Disk> {
+    /// See [`Job::Spare`].
+    Spare(io::Result<Spare<D::File>>),
+    /// See [`Job::BeginCheckpoint`] and [`Job::AppendToCheckpoint`].
+    Checkpoint(io::Result<CheckpointWriter<D>>),
+    /// See [`Job::FinishCheckpoint`].
+    CheckpointFinished(io::Result<()>),
+    /// See [`Job::Remove`].
+    Removed(io::Result<()>),
+    /// See [`Job::OpenStream`] and [`Job::ReadStream`].
+    Read(NodeId, ChunkRead<D>),
+    /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
+    Written(ChunkWritten<D>, u64, Bytes),
+}
+
+impl<D: Disk> Job<D> {
+    /// Does it.
+    pub fn run(self, disk: &D) -> Done<D> {
+        match self {
+            Self::Spare(request) => Done::Spare(request.prepare(disk)),
+            Self::BeginCheckpoint(head) => Done::Checkpoint(CheckpointWriter::create(disk, &head)),
+            Self::AppendToCheckpoint(mut writer, block) => {
+                Done::Checkpoint(writer.append(&block).map(|()| writer))
+            }
+            Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
+            Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
+            Self::OpenStream(node, head, bytes_max) => {
+                let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));
+                Done::Read(node, opened.and_then(|reader| read_chunk(Box::new(reader), bytes_max)))
+            }
+            Self::ReadStream(node, reader, bytes_max) => Done::Read(node, read_chunk(reader, bytes_max)),
+            Self::WriteStream(mut writer, offset, bytes, header) => {
+                let progress = writer.feed(offset, &bytes, &mut Some(header));
+                Done::Written(progress.map(|progress| (writer, progress)), offset, bytes)
+            }
+        }
+    }
+}
+
+fn read_chunk<D: Disk>(mut reader: Box<StreamReader<D>>, bytes_max: usize) -> ChunkRead<D> {
+    let chunk = reader.next_chunk(bytes_max)?;
+    Ok((reader, chunk))
+}
+
+fn remove_all<D: Disk>(disk: &D, names: &[String]) -> io::Result<()> {
+    names.iter().try_for_each(|name| match disk.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    })
+}
