@@ -393,3 +393,78 @@ impl<D: Disk> Sending<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fsd_wire::{LogIndex, Term};
+
+    use super::*;
+    use crate::simulated_disk::SimulatedDisk;
+
+    fn sending() -> Sending<SimulatedDisk> {
+        let entry = EntryId { term: Term(1), index: LogIndex(7) };
+        let chunk_bytes = limits::CHUNK_BYTES_MIN;
+        Sending { entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 }
+    }
+
+    /// A chunk was read, and sent at 100 ms unless the node has all of it.
+    fn read(sending: &mut Sending<SimulatedDisk>, range: std::ops::Range<u64>, is_last: bool) {
+        let bytes = Bytes::from(vec![7; (range.end - range.start) as usize]);
+        sending.chunk = Some(Chunk { offset: range.start, bytes, is_last });
+        sending.sent_ms = None;
+        sending.skip();
+        sending.sent_ms = sending.chunk.as_ref().map(|_| 100);
+    }
+
+    fn range(sending: &Sending<SimulatedDisk>) -> Option<std::ops::Range<u64>> {
+        let chunk = sending.chunk.as_ref()?;
+        Some(chunk.offset..chunk.offset + chunk.bytes.len() as u64)
+    }
+
+    #[test]
+    fn chunks_grow_while_answers_are_quick_and_shrink_when_they_are_not() {
+        let mut sending = sending();
+        let mut offset = 0;
+        let mut lengths = Vec::new();
+        for took_ms in [1, 1, 25, 26, 500, 500, 1] {
+            read(&mut sending, offset..offset + 10, false);
+            offset += 10;
+            assert!(!sending.acknowledge(100 + took_ms, offset, 50));
+            assert_eq!(range(&sending), None, "the next one is wanted");
+            lengths.push(sending.chunk_bytes / limits::CHUNK_BYTES_MIN);
+        }
+        assert_eq!(lengths, [2, 4, 8, 4, 2, 1, 2]);
+    }
+
+    #[test]
+    fn what_another_stream_brought_is_passed_over() {
+        let mut sending = sending();
+        read(&mut sending, 0..8, false);
+        assert!(!sending.acknowledge(101, 20, 50));
+        assert_eq!(range(&sending), None);
+        read(&mut sending, 8..16, false);
+        assert_eq!(range(&sending), None);
+        read(&mut sending, 16..24, false);
+        assert_eq!(range(&sending), Some(20..24));
+        // In the middle of what is under way: the rest of it is sent at once.
+        assert!(!sending.acknowledge(101, 22, 50));
+        assert_eq!((range(&sending), sending.sent_ms), (Some(22..24), None));
+        // The end is told, even if there are no bytes left before it.
+        read(&mut sending, 24..32, true);
+        assert!(!sending.acknowledge(101, 24, 50), "a late answer changes nothing");
+        assert_eq!(range(&sending), Some(24..32));
+        sending.skip_to = 32;
+        sending.skip();
+        assert_eq!(range(&sending), Some(32..32));
+    }
+
+    #[test]
+    fn a_node_that_was_started_anew_is_sent_all_of_it() {
+        let mut sending = sending();
+        read(&mut sending, 0..8, false);
+        assert!(!sending.acknowledge(101, 0, 50), "it is at the beginning as it should be");
+        assert!(!sending.acknowledge(101, 8, 50));
+        read(&mut sending, 8..16, false);
+        assert!(sending.acknowledge(101, 0, 50));
+    }
+}
