@@ -110,9 +110,9 @@ impl Wire<'_> {
             PeerMessage::AppendEntriesReply(reply) => {
                 if let AppendResult::Matched { match_index } = reply.result {
                     let last = recovered.log.last_index;
-                    self.check(last >= match_index && state.term >= reply.term, || {
-                        format!("{message:?}: the disk has {last} entries and {state:?}")
-                    });
+                    // In the same turn it may have come to a later term, and taken that leader's entries instead.
+                    let holds = last >= match_index && state.term == reply.term || state.term > reply.term;
+                    self.check(holds, || format!("{message:?}: the disk has {last} entries and {state:?}"));
                 }
             }
             PeerMessage::InstallSnapshotReply(reply) => {
