@@ -40,7 +40,11 @@ impl Simulation {
             }
         }
         let progress_us = ELECTION_TIMEOUTS_MAX * self.plan.election_timeout_ms * 1000;
-        let bound_us = progress_us + DEAD_CONNECTIONS_US;
+        let mut bound_us = progress_us + DEAD_CONNECTIONS_US;
+        // Nodes that pass changes on take each other's sessions away, until their clients have waited long enough.
+        if self.plan.text_clients > 0 && (self.plan.sessions_max as usize) < self.plan.nodes {
+            bound_us += 1000 * fsd::limits::REQUEST_TIMEOUT_MS_MAX;
+        }
         let mut until_us = self.now_us + bound_us;
         let (healed_us, committed, longest) = (self.now_us, self.witness.committed(), self.longest_log());
         let mut progress = 0;
