@@ -3,8 +3,7 @@
 //! ([`crate::transfer`]), and goes on from there with the log.
 //!
 //! One chunk is under way to a node at a time, and its length follows how soon it is acknowledged: on a slow
-//! connection, the heartbeat behind it must not wait for long. The next chunk is read while the last one is
-//! under way. A chunk that is not acknowledged in time is sent again; where the connection was lost, or the
+//! connection, the heartbeat behind it must not wait for long. A chunk that is not acknowledged in time is sent again; where the connection was lost, or the
 //! leader found another connection, the stream goes on where it was.
 //!
 //! The receiver writes contents into kept segments and keeps the index in memory. When all is there, it writes a
@@ -36,10 +35,14 @@ pub(super) struct CatchUp<D: Disk> {
     /// Answers that leave behind the next flush.
     replies: Vec<(NodeId, EntryId, u64, SnapshotState)>,
     pub(super) jobs: VecDeque<Job<D>>,
+    /// How many streams were begun, in either direction.
+    streams: u64,
 }
 
 /// A stream to a node that is behind.
 struct Sending<D: Disk> {
+    /// What is read for an earlier one is not of this one.
+    number: u64,
     entry: EntryId,
     /// While no job has it.
     reader: Option<Box<StreamReader<D>>>,
@@ -53,26 +56,26 @@ struct Sending<D: Disk> {
 
 /// A stream from the leader.
 struct Receiving<D: Disk> {
+    /// What is written of an earlier one is not of this one.
+    number: u64,
     leader: NodeId,
     entry: EntryId,
     /// While no job has it, and more is to come.
     writer: Option<Box<StreamWriter<D>>>,
     next_offset: u64,
-    is_whole: bool,
     /// All is there; it is taken when its checkpoint is begun.
     received: Option<ReceivedStore<D>>,
 }
 
-impl<D: Disk> Receiving<D> {
-    /// Whether a job has its writer.
-    fn awaits_writer(&self) -> bool {
-        self.writer.is_none() && self.received.is_none() && !self.is_whole
-    }
-}
-
 impl<D: Disk> Default for CatchUp<D> {
     fn default() -> Self {
-        Self { sending: BTreeMap::new(), receiving: None, replies: Vec::new(), jobs: VecDeque::new() }
+        Self {
+            sending: BTreeMap::new(),
+            receiving: None,
+            replies: Vec::new(),
+            jobs: VecDeque::new(),
+            streams: 0,
+        }
     }
 }
 
@@ -116,12 +119,13 @@ impl<D: Disk> Node<D> {
             if offset == 0 {
                 let writer = StreamWriter::begin(self.log.disk(), Some(&self.config.cluster));
                 let writer = Some(Box::new(writer));
+                self.catch_up.streams += 1;
                 self.catch_up.receiving = Some(Receiving {
+                    number: self.catch_up.streams,
                     leader: from,
                     entry,
                     writer,
                     next_offset: 0,
-                    is_whole: false,
                     received: None,
                 });
             }
@@ -138,13 +142,14 @@ impl<D: Disk> Node<D> {
         }
         // Without a writer, the chunk came before and is being written, or all is there.
         if let Some(writer) = receiving.writer.take() {
-            self.write_chunk(writer, offset, bytes.to_bytes());
+            let number = receiving.number;
+            self.write_chunk(number, writer, offset, bytes.to_bytes());
         }
     }
 
-    fn write_chunk(&mut self, writer: Box<StreamWriter<D>>, offset: u64, bytes: Bytes) {
+    fn write_chunk(&mut self, number: u64, writer: Box<StreamWriter<D>>, offset: u64, bytes: Bytes) {
         let header = self.log.kept_header(self.log.segment_bytes());
-        self.catch_up.jobs.push_back(Job::WriteStream(writer, offset, bytes, header));
+        self.catch_up.jobs.push_back(Job::WriteStream(number, writer, offset, bytes, header));
     }
 
     /// What became of a chunk that was written.
@@ -153,12 +158,12 @@ impl<D: Disk> Node<D> {
     /// If the disk fails.
     pub(super) fn chunk_written(
         &mut self,
+        number: u64,
         written: ChunkWritten<D>,
         offset: u64,
         bytes: Bytes,
     ) -> Result<(), Fault> {
-        let Some(receiving) = self.catch_up.receiving.as_mut().filter(|receiving| receiving.awaits_writer())
-        else {
+        let Some(receiving) = self.catch_up.receiving.as_mut().filter(|known| known.number == number) else {
             // It was given up meanwhile; what it wrote goes, too.
             if let Ok((writer, progress)) = written {
                 self.housekeeping.discard(writer.kept_names());
@@ -173,17 +178,14 @@ impl<D: Disk> Node<D> {
             // A segment was full: the rest goes into another one.
             Ok((writer, Progress::More { next_offset })) if next_offset < offset + bytes.len() as u64 => {
                 let rest = bytes.slice((next_offset - offset) as usize..);
-                self.write_chunk(writer, next_offset, rest);
+                self.write_chunk(number, writer, next_offset, rest);
             }
             Ok((writer, Progress::More { next_offset })) => {
                 receiving.writer = Some(writer);
                 receiving.next_offset = next_offset;
                 self.answer_chunk(leader, entry, next_offset, SnapshotState::Receiving);
             }
-            Ok((_, Progress::Whole(received))) => {
-                receiving.is_whole = true;
-                receiving.received = Some(received);
-            }
+            Ok((_, Progress::Whole(received))) => receiving.received = Some(received),
             Err(error) => {
                 self.catch_up.receiving = None;
                 log::warn!("cannot take what node {leader} sends: {error}");
@@ -292,8 +294,9 @@ impl<D: Disk> Node<D> {
     ///
     /// # Errors
     /// If what is to be sent is damaged, or the disk fails.
-    pub(super) fn chunk_read(&mut self, node: NodeId, read: ChunkRead<D>) -> Result<(), Fault> {
-        let Some(sending) = self.catch_up.sending.get_mut(&node) else { return Ok(()) };
+    pub(super) fn chunk_read(&mut self, node: NodeId, number: u64, read: ChunkRead<D>) -> Result<(), Fault> {
+        let sending = self.catch_up.sending.get_mut(&node).filter(|known| known.number == number);
+        let Some(sending) = sending else { return Ok(()) };
         match read {
             Ok((reader, chunk)) => {
                 sending.reader = Some(reader);
@@ -340,7 +343,12 @@ impl<D: Disk> Node<D> {
             if sending.chunk.is_none()
                 && let Some(reader) = sending.reader.take()
             {
-                self.catch_up.jobs.push_back(Job::ReadStream(*node, reader, sending.chunk_bytes));
+                self.catch_up.jobs.push_back(Job::ReadStream(
+                    *node,
+                    sending.number,
+                    reader,
+                    sending.chunk_bytes,
+                ));
             }
         }
     }
@@ -352,9 +360,18 @@ impl<D: Disk> Node<D> {
             head.entry.index
         );
         let chunk_bytes = limits::CHUNK_BYTES_MIN;
-        let job = Job::OpenStream(node, head.clone(), chunk_bytes);
-        let sending =
-            Sending { entry: head.entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 };
+        self.catch_up.streams += 1;
+        let number = self.catch_up.streams;
+        let job = Job::OpenStream(node, number, head.clone(), chunk_bytes);
+        let sending = Sending {
+            number,
+            entry: head.entry,
+            reader: None,
+            chunk: None,
+            sent_ms: None,
+            chunk_bytes,
+            skip_to: 0,
+        };
         self.catch_up.jobs.push_back(job);
         self.catch_up.sending.insert(node, sending);
     }
@@ -404,7 +421,7 @@ mod tests {
     fn sending() -> Sending<SimulatedDisk> {
         let entry = EntryId { term: Term(1), index: LogIndex(7) };
         let chunk_bytes = limits::CHUNK_BYTES_MIN;
-        Sending { entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 }
+        Sending { number: 1, entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 }
     }
 
     /// A chunk was read, and sent at 100 ms unless the node has all of it.

@@ -145,14 +145,14 @@ impl<D: Disk> Node<D> {
     pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
         match done {
             Done::Spare(spare) => return self.spare_done(spare),
-            Done::Read(node, read) => {
+            Done::Read(node, number, read) => {
                 // What was read leaves with the next turn.
                 self.unfinished = true;
-                return self.chunk_read(node, read);
+                return self.chunk_read(node, number, read);
             }
-            Done::Written(written, offset, bytes) => {
+            Done::Written(number, written, offset, bytes) => {
                 self.unfinished = true;
-                return self.chunk_written(written, offset, bytes);
+                return self.chunk_written(number, written, offset, bytes);
             }
             Done::Checkpoint(Ok(writer)) => {
                 let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");

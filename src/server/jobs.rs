@@ -28,12 +28,12 @@ pub enum Job<D: Disk> {
     FinishCheckpoint(CheckpointWriter<D>),
     /// Remove files that nothing refers to.
     Remove(Vec<String>),
-    /// Begin to read the state as of a checkpoint, for a node.
-    OpenStream(NodeId, CheckpointHead, usize),
+    /// Begin to read the state as of a checkpoint, for a node: the stream of this number.
+    OpenStream(NodeId, u64, CheckpointHead, usize),
     /// Read the next chunk, of so many bytes at most.
-    ReadStream(NodeId, Box<StreamReader<D>>, usize),
-    /// Write a chunk that came from another node.
-    WriteStream(Box<StreamWriter<D>>, u64, Bytes, SegmentHeader),
+    ReadStream(NodeId, u64, Box<StreamReader<D>>, usize),
+    /// Write a chunk that came from another node, as part of the stream of this number.
+    WriteStream(u64, Box<StreamWriter<D>>, u64, Bytes, SegmentHeader),
 }
 
 /// What became of it.
@@ -47,9 +47,9 @@ pub enum Done<D: Disk> {
     /// See [`Job::Remove`].
     Removed(io::Result<()>),
     /// See [`Job::OpenStream`] and [`Job::ReadStream`].
-    Read(NodeId, ChunkRead<D>),
+    Read(NodeId, u64, ChunkRead<D>),
     /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
-    Written(ChunkWritten<D>, u64, Bytes),
+    Written(u64, ChunkWritten<D>, u64, Bytes),
 }
 
 impl<D: Disk> Job<D> {
@@ -63,14 +63,16 @@ impl<D: Disk> Job<D> {
             }
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
-            Self::OpenStream(node, head, bytes_max) => {
+            Self::OpenStream(node, number, head, bytes_max) => {
                 let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));
-                Done::Read(node, opened.and_then(|reader| read_chunk(Box::new(reader), bytes_max)))
+                Done::Read(node, number, opened.and_then(|reader| read_chunk(Box::new(reader), bytes_max)))
             }
-            Self::ReadStream(node, reader, bytes_max) => Done::Read(node, read_chunk(reader, bytes_max)),
-            Self::WriteStream(mut writer, offset, bytes, header) => {
+            Self::ReadStream(node, number, reader, bytes_max) => {
+                Done::Read(node, number, read_chunk(reader, bytes_max))
+            }
+            Self::WriteStream(number, mut writer, offset, bytes, header) => {
                 let progress = writer.feed(offset, &bytes, &mut Some(header));
-                Done::Written(progress.map(|progress| (writer, progress)), offset, bytes)
+                Done::Written(number, progress.map(|progress| (writer, progress)), offset, bytes)
             }
         }
     }
