@@ -19,7 +19,9 @@ use crate::file_store::{FileStore, ImageHead};
 use crate::limits;
 use crate::mapping::Disk;
 use crate::raft::LogSummary;
-use crate::storage::{CheckpointHead, CheckpointWriter, SegmentId, SegmentedLog, Spare, StorageError};
+use crate::storage::{
+    CheckpointHead, CheckpointWriter, Position, SegmentId, SegmentedLog, Spare, StorageError,
+};
 use crate::transfer::Received;
 
 /// A store that came from another node.
@@ -54,8 +56,8 @@ struct Making<D: Disk> {
 impl<D: Disk> Housekeeping<D> {
     /// Behind a start that found these checkpoints, the older one first.
     pub(super) fn new(checkpoints: Vec<CheckpointHead>, log: &SegmentedLog<D>) -> Self {
-        // The log behind the older one was read: at worst the next one is taken a little early.
-        let grown_from = if checkpoints.is_empty() { 0 } else { log.appended_bytes() };
+        let covered = checkpoints.last().map_or(Position::default(), |newest| newest.log_end);
+        let grown_from = log.appended_bytes() - log.bytes_behind(covered);
         Self {
             checkpoints,
             making: None,

@@ -4,6 +4,7 @@
 //! entry says by its index that everything from there on is superseded. So no byte of a record ever changes
 //! once it is stored, readers may keep slices of the mapping, and no crash can fall into a truncation.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -31,11 +32,15 @@ const SPARE_WANTED_AT_SHARE: u64 = 4;
 /// A segment that could not be made ready is tried again after this share of a segment has been appended.
 const SPARE_RETRY_SHARE: u64 = 16;
 
-/// Bytes of a segment's records, of the log that ends at `end`.
-fn used_bytes<F: MappedFile>(segment: &SegmentFile<F>, end: Position) -> u64 {
-    let is_last = segment.header.id == end.segment();
-    let limit = if is_last { u64::from(end.offset()) } else { segment.header.len_bytes };
-    limit.saturating_sub(u64::from(RECORDS_AT))
+/// Bytes of a segment's records behind `from`, of the log that ends at `end`.
+fn used_bytes<F: MappedFile>(segment: &SegmentFile<F>, from: Position, end: Position) -> u64 {
+    let id = segment.header.id;
+    let limit = if id == end.segment() { u64::from(end.offset()) } else { segment.header.len_bytes };
+    match id.cmp(&from.segment()) {
+        Ordering::Less => 0,
+        Ordering::Equal => limit.saturating_sub(u64::from(from.offset())),
+        Ordering::Greater => limit.saturating_sub(u64::from(RECORDS_AT)),
+    }
 }
 
 fn spare_wanted_from(segment_bytes: u64) -> u64 {
@@ -123,8 +128,8 @@ impl<D: Disk> SegmentedLog<D> {
     ) -> Self {
         let range = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         assert!(range.contains(&segment_bytes), "segments of {segment_bytes} bytes");
-        let used = segments.iter().map(|segment| used_bytes(segment, end));
-        let appended_bytes = used.sum();
+        let appended_bytes =
+            segments.iter().map(|segment| used_bytes(segment, Position::default(), end)).sum();
         Self {
             disk,
             identity: identity.clone(),
@@ -461,6 +466,12 @@ impl<D: Disk> SegmentedLog<D> {
     #[must_use]
     pub fn appended_bytes(&self) -> u64 {
         self.appended_bytes
+    }
+
+    /// The bytes of the records behind a place.
+    #[must_use]
+    pub fn bytes_behind(&self, place: Position) -> u64 {
+        self.segments.iter().map(|segment| used_bytes(segment, place, self.end)).sum()
     }
 
     /// Bytes of a segment, but for one that a single large record needs.
