@@ -108,8 +108,28 @@ pub const PEER_READS_WAITING_MAX: usize = 4096;
 
 /// Bytes of the store's image that are given out at a time.
 pub const IMAGE_SLICE_BYTES: usize = 64 * 1024;
-/// A checkpoint is due when the log has grown by this share of what is live, and by half a segment.
-pub const CHECKPOINT_AT_LIVE_SHARE: u64 = 4;
+/// A checkpoint is due when the log has grown by this share of what is live, or of a segment if that is more.
+pub const CHECKPOINT_AT_LIVE_SHARE: u64 = 8;
+/// That share of a segment. A segment that the log has left goes three checkpoints later: before half of the next one
+/// is full and a third one is made ready.
+pub const CHECKPOINT_AT_SEGMENT_SHARE: u64 = 8;
+/// Cleaning makes room for so many times what the log grows by between two checkpoints: so long it is until
+/// cleaned segments are gone, and they are more than what the log grew by.
+pub const GROWTHS_AHEAD: u64 = 6;
+/// Of what the log grows by between two checkpoints, cleaning copies so much at most before the next one.
+pub const CLEANED_GROWTHS_MAX: u64 = 3;
+/// A segment of which a larger share is live, in 1024ths, is not worth the copying.
+pub const CLEANED_SHARE_MAX_OF_1024: u64 = 768;
+/// Files that are looked at in one turn: are they in a segment that is cleaned.
+pub const FILES_LOOKED_AT_PER_TURN: usize = 4096;
+/// Files of which the place is changed in one turn.
+pub const FILES_MOVED_PER_TURN: usize = 1024;
+/// Bytes that are copied out of segments at a time.
+pub const COPIED_BYTES: usize = 256 * 1024;
+/// How often a node looks whether its data directory takes too much, though the log does not grow.
+pub const SPACE_LOOK_MS: u64 = 1000;
+/// The more an image of the store takes, the more seldom: so many of its bytes are written in that time.
+pub const SPACE_LOOK_BYTES: u64 = 8 * 1024 * 1024;
 /// Checkpoints that are kept: should one be damaged, there is another.
 pub const CHECKPOINTS_KEPT: usize = 2;
 

@@ -207,6 +207,14 @@ mod counted {
         "node-applies-another-entry-instead" "another leader's entry took the place of a client's";
         "node-stops-with-changes" "clients are told that nobody knows";
         "node-stops-with-changes-passed-on" "and so are those whose changes were passed on";
+
+        // Housekeeping.
+        "cleaning-begins" "little is live of some segments: that is copied";
+        "cleaning-copied-what-is-gone" "a file changed while it was copied";
+        "cleaning-finds-no-room" "the disk has no room for what is copied";
+        "space-comes-back-to-idle-log" "the leader makes an entry for a checkpoint to be taken";
+        "log-stays-for-a-stream" "a store is on its way, and who gets it needs the log behind it";
+        "log-stays-for-a-follower" "a follower is about to get what no checkpoint needs";
     }
 
     thread_local! {

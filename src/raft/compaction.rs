@@ -95,6 +95,15 @@ impl Raft {
             .map(|(node, _)| *node)
     }
 
+    /// As leader: the last entry that the slowest of those holds who are replicated to. None if nobody is.
+    #[must_use]
+    pub fn slowest_follower(&self) -> Option<EntryId> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let replicated = leader.progress.values().filter(|known| matches!(known.mode, Mode::Replicate { .. }));
+        let index = replicated.map(|progress| progress.match_index).min()?;
+        self.log.term_at(index).map(|term| EntryId { term, index })
+    }
+
     /// Whether a leader of `term` may give this node the state as of `entry`.
     #[must_use]
     pub fn wants_snapshot(&self, term: Term, entry: EntryId) -> SnapshotAnswer {

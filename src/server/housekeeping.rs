@@ -1,23 +1,30 @@
 //! When a node takes a checkpoint, and what it removes once the checkpoint stands.
 //!
-//! A checkpoint is due when the log has grown by enough: half a segment, or a share of what is live, so that taking
+//! A checkpoint is due when the log has grown by enough: a share of a segment, or of what is live, so that taking
 //! checkpoints costs a bounded share of all writing however large the store is. The image of the store is given out
 //! slice by slice, one for each piece of work that the helper has done, and so costs no turn more than one slice.
 //!
 //! The newest two checkpoints are kept, with the log behind the older one: should the newer one turn out to be
 //! damaged, the older one and the log are as good. Everything before the older one goes, but for the segments with
-//! contents that a checkpoint or the store still refers to.
+//! contents that a checkpoint or the store still refers to, and what a follower is about to get. Before each
+//! checkpoint, segments of which little is live are cleaned (`cleaning.rs`).
+//!
+//! Where the log does not grow any more but space is to come back, as behind the deletion of much, the leader puts
+//! empty entries into it, for there to be something of which a checkpoint can be taken.
 
 use std::io;
 
 use fsd_wire::{EntryId, LogIndex};
 
 use super::Fault;
+use super::cleaning::Cleaning;
 use super::jobs::{Done, Job};
-use super::node::Node;
+use super::node::{Node, Timer};
 use crate::file_store::{FileStore, ImageHead};
 use crate::limits;
 use crate::mapping::Disk;
+use crate::marks::mark;
+use crate::mutants::mutant;
 use crate::raft::LogSummary;
 use crate::storage::{
     CheckpointHead, CheckpointWriter, Position, SegmentId, SegmentedLog, Spare, StorageError,
@@ -32,6 +39,11 @@ pub(super) struct Housekeeping<D: Disk> {
     /// Those that count, the older one first; at most two.
     checkpoints: Vec<CheckpointHead>,
     making: Option<Making<D>>,
+    pub(super) cleaning: Option<Cleaning<D>>,
+    /// The next checkpoint is taken though the log has not grown by enough: for space to come back.
+    is_hurried: bool,
+    /// What had to be cleaned before it was.
+    is_clean: bool,
     /// A job is out, or its result is not looked at yet.
     is_busy: bool,
     /// Bytes of the log when the newest checkpoint was begun, or given up.
@@ -61,6 +73,9 @@ impl<D: Disk> Housekeeping<D> {
         Self {
             checkpoints,
             making: None,
+            cleaning: None,
+            is_hurried: false,
+            is_clean: false,
             is_busy: false,
             grown_from,
             unused: Vec::new(),
@@ -72,6 +87,12 @@ impl<D: Disk> Housekeeping<D> {
     /// The newest checkpoint that stands.
     pub(super) fn newest_checkpoint(&self) -> Option<&CheckpointHead> {
         self.checkpoints.last()
+    }
+
+    /// The bytes of those that stand and of the one that is being made.
+    pub(super) fn checkpoints_bytes(&self) -> u64 {
+        let making = self.making.iter().map(|making| &making.head);
+        self.checkpoints.iter().chain(making).map(CheckpointHead::file_bytes).sum()
     }
 
     /// Files that nothing refers to are to be removed.
@@ -163,8 +184,9 @@ impl<D: Disk> Node<D> {
             Done::Checkpoint(Err(error)) => self.give_checkpoint_up(error)?,
             Done::CheckpointFinished(finished) => {
                 finished.map_err(|source| failed("give a checkpoint its name", source))?;
-                self.checkpoint_stands();
+                self.checkpoint_stands()?;
             }
+            Done::Copied(copied) => self.copied(copied)?,
             Done::Removed(removed) => {
                 removed.map_err(|source| failed("remove files that are of no use", source))?;
             }
@@ -198,6 +220,13 @@ impl<D: Disk> Node<D> {
         if let Some(received) = self.catch_up.take_received() {
             return Ok(Some(self.begin_installation(received)));
         }
+        if self.housekeeping.cleaning.is_none() && self.checkpoint_is_due() && !self.housekeeping.is_clean {
+            self.housekeeping.is_clean = true;
+            self.begin_cleaning();
+        }
+        if self.housekeeping.cleaning.is_some() {
+            return Ok(self.next_cleaning_step());
+        }
         if self.checkpoint_is_due() { self.begin_checkpoint().map(Some) } else { Ok(None) }
     }
 
@@ -220,10 +249,30 @@ impl<D: Disk> Node<D> {
     /// Whether the log has grown by enough since the newest checkpoint.
     fn checkpoint_is_due(&self) -> bool {
         let grown_bytes = self.log.appended_bytes() - self.housekeeping.grown_from;
-        let live_bytes = self.store.live_total().bytes;
-        let due_bytes = (self.log.segment_bytes() / 2).max(live_bytes / limits::CHECKPOINT_AT_LIVE_SHARE);
-        let newest = self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index);
-        grown_bytes >= due_bytes && self.store.last_applied() > newest
+        let is_due = self.housekeeping.is_hurried || grown_bytes >= self.growth_bytes();
+        is_due && self.store.last_applied() > self.newest_index()
+    }
+
+    /// The entry as of which the newest checkpoint is.
+    fn newest_index(&self) -> LogIndex {
+        self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index)
+    }
+
+    /// Sees to it that space comes back where the log does not grow.
+    pub(super) fn look_at_space(&mut self, now_ms: u64) {
+        let image_bytes = self.store.image_head().items_bytes;
+        let wait_ms = limits::SPACE_LOOK_MS * (1 + image_bytes / limits::SPACE_LOOK_BYTES);
+        self.wheel.insert(now_ms + wait_ms, Timer::Space);
+        let housekeeping = &self.housekeeping;
+        if housekeeping.making.is_some() || housekeeping.cleaning.is_some() || !self.is_over_bound() {
+            return;
+        }
+        self.housekeeping.is_hurried = true;
+        if self.raft.is_leader() && self.store.last_applied() == self.newest_index() {
+            mark!("space-comes-back-to-idle-log");
+            // Refused, it is tried again.
+            let _ = self.raft.propose_tick(now_ms);
+        }
     }
 
     fn begin_checkpoint(&mut self) -> Result<Job<D>, Fault> {
@@ -232,6 +281,7 @@ impl<D: Disk> Node<D> {
         let base = self.log.base_behind(EntryId { term, index })?;
         let LogSummary { registrations, genesis, .. } = self.raft.summary_at(index, base.stamp);
         self.housekeeping.grown_from = self.log.appended_bytes();
+        (self.housekeeping.is_hurried, self.housekeeping.is_clean) = (false, false);
         let (salt, identity) = (self.log.draw_salt(), self.log.identity().clone());
         let (image, segments) = begin_image(&mut self.store);
         let head = CheckpointHead {
@@ -303,7 +353,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// A checkpoint is on the disk for good: what only an earlier one needed can go.
-    fn checkpoint_stands(&mut self) {
+    fn checkpoint_stands(&mut self) -> Result<(), Fault> {
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
         let housekeeping = &mut self.housekeeping;
         housekeeping.has_complained = false;
@@ -312,15 +362,29 @@ impl<D: Disk> Node<D> {
             housekeeping.unused.push(housekeeping.checkpoints.remove(0).name());
         }
         if housekeeping.checkpoints.len() == limits::CHECKPOINTS_KEPT {
-            let base = housekeeping.checkpoints[0].base();
-            let is_needed =
-                self.catch_up.earliest_entry().is_some_and(|entry| entry.index < base.entry.index);
-            if !is_needed {
-                self.raft.compact(base.entry.index);
-                self.log.trim(base);
-            }
+            self.forget_log()?;
         }
         self.release_segments();
+        Ok(())
+    }
+
+    /// Forgets the entries that no checkpoint needs, and no follower that is about to get them.
+    fn forget_log(&mut self) -> Result<(), Fault> {
+        let mut base = self.housekeeping.checkpoints[0].base();
+        if let Some(entry) = self.catch_up.earliest_entry().filter(|entry| entry.index < base.entry.index) {
+            mark!("log-stays-for-a-stream");
+            base = self.log.base_behind(entry)?;
+        }
+        if let Some(id) = self.raft.slowest_follower().filter(|id| id.index < base.entry.index) {
+            let behind_bytes = self.log.bytes_behind(self.log.position(id.index.next()));
+            if behind_bytes - self.log.bytes_behind(base.end) <= self.growth_bytes() {
+                mark!("log-stays-for-a-follower");
+                base = self.log.base_behind(id)?;
+            }
+        }
+        self.raft.compact(base.entry.index);
+        self.log.trim(base);
+        Ok(())
     }
 
     /// Lets segments go that neither the store nor a checkpoint refers to.
@@ -330,7 +394,8 @@ impl<D: Disk> Node<D> {
         };
         let segments: Vec<SegmentId> = self.log.contents_segments().map(|segment| segment.id).collect();
         for id in segments {
-            if self.store.live(id.0).files == 0 && !is_referred(&self.housekeeping.checkpoints, id) {
+            let is_referred = is_referred(&self.housekeeping.checkpoints, id);
+            if self.store.live(id.0).files == 0 && (!is_referred || mutant!("segment-goes-before-its-checkpoints")) {
                 self.housekeeping.unused.push(self.log.release(id));
             }
         }

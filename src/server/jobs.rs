@@ -6,15 +6,20 @@ use std::io;
 use bytes::Bytes;
 use fsd_wire::NodeId;
 
+use crate::file_store::FileName;
+use crate::limits;
 use crate::mapping::Disk;
 use crate::storage::segment::SegmentHeader;
-use crate::storage::{CheckpointHead, CheckpointWriter, Spare, SpareRequest};
+use crate::storage::{CheckpointHead, CheckpointWriter, Copied, Copying, Spare, SpareRequest, StorageError};
 use crate::transfer::{Chunk, Progress, StreamReader, StreamWriter, TransferError};
 
 /// A chunk that was read, with what reads the next one.
 pub type ChunkRead<D> = Result<(Box<StreamReader<D>>, Chunk), TransferError>;
 /// How far a stream has come with a chunk, and what takes the next one.
 pub type ChunkWritten<D> = Result<(Box<StreamWriter<D>>, Progress<<D as Disk>::File>), TransferError>;
+
+/// How far the copying of live contents has come.
+pub type CopiedContents<D> = Result<Copied<D, FileName>, StorageError>;
 
 /// Something to be done.
 pub enum Job<D: Disk> {
@@ -26,6 +31,8 @@ pub enum Job<D: Disk> {
     AppendToCheckpoint(CheckpointWriter<D>, Vec<u8>),
     /// Give it its name.
     FinishCheckpoint(CheckpointWriter<D>),
+    /// Copy a piece of what is live out of segments that are being cleaned.
+    Copy(Box<Copying<D, FileName>>),
     /// Remove files that nothing refers to.
     Remove(Vec<String>),
     /// Begin to read the state as of a checkpoint, for a node: the stream of this number.
@@ -44,6 +51,8 @@ pub enum Done<D: Disk> {
     Checkpoint(io::Result<CheckpointWriter<D>>),
     /// See [`Job::FinishCheckpoint`].
     CheckpointFinished(io::Result<()>),
+    /// See [`Job::Copy`].
+    Copied(CopiedContents<D>),
     /// See [`Job::Remove`].
     Removed(io::Result<()>),
     /// See [`Job::OpenStream`] and [`Job::ReadStream`].
@@ -62,6 +71,7 @@ impl<D: Disk> Job<D> {
                 Done::Checkpoint(writer.append(&block).map(|()| writer))
             }
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
+            Self::Copy(copying) => Done::Copied(copying.step(disk, limits::COPIED_BYTES)),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
             Self::OpenStream(node, number, head, bytes_max) => {
                 let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));

@@ -4,6 +4,7 @@
 //! own; [`Network`] is what a node needs of the network.
 
 mod catch_up;
+mod cleaning;
 mod descriptors;
 mod dispatch;
 mod fault;

@@ -76,6 +76,8 @@ pub(super) enum Timer {
     Readiness(u64),
     /// Something in the store is due.
     Expiry,
+    /// Does the data directory take too much?
+    Space,
     /// Stopping has taken long enough.
     Stop,
 }
@@ -143,6 +145,8 @@ impl<D: Disk> Node<D> {
         let housekeeping = Housekeeping::new(recovered.checkpoints, &log);
         let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
         let identity = identity_of(&raft, config.node);
+        let mut wheel = TimerWheel::new(now_ms);
+        wheel.insert(now_ms + limits::SPACE_LOOK_MS, Timer::Space);
         Self {
             config,
             raft,
@@ -151,7 +155,7 @@ impl<D: Disk> Node<D> {
             catch_up: CatchUp::default(),
             hard_state,
             store,
-            wheel: TimerWheel::new(now_ms),
+            wheel,
             due_timers: Vec::new(),
             due_net_timers: Vec::new(),
             election_alarm: None,
@@ -343,6 +347,7 @@ impl<D: Disk> Node<D> {
                 self.propose_removal(now_ms, self.store.next_due());
                 self.propose_stamp(now_ms);
             }
+            Timer::Space => self.look_at_space(now_ms),
             Timer::Stop => {
                 mark!("node-hands-over-for-too-long", self.raft.is_leader());
                 self.stopping = Stopping::Now;

@@ -27,6 +27,7 @@ mod outcomes;
 mod readiness;
 mod reads;
 mod sessions;
+mod space;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const HEARTBEAT_MS: u64 = 50;

@@ -25,6 +25,7 @@ use super::segment::{
     file_name, record_bytes, store_record, temporary_name,
 };
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 
 const KEPT_MAGIC: &[u8; 8] = b"fsd-kpt\n";
 /// So much is stored before it is flushed: the log's own flushes, on the same device, never wait behind more.
@@ -154,7 +155,9 @@ impl<D: Disk> KeptWriter<D> {
     /// If the disk fails.
     pub fn finish(mut self) -> io::Result<Kept<D::File>> {
         self.file.store(ACTIVATION_AT, &self.block.encode(&self.header));
-        self.file.flush()?;
+        if !mutant!("kept-segment-is-not-flushed") {
+            self.file.flush()?;
+        }
         self.file.seal();
         self.disk.rename(&temporary_name(self.header.id), &file_name(self.header.id))?;
         self.disk.sync_directory()?;

@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 mod checkpoints;
+mod copying;
 mod entry_table;
 mod error;
 pub mod hard_state;
@@ -27,6 +28,7 @@ use crate::raft::{HardState, LogSummary};
 
 pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter, list_checkpoints};
 pub use checkpoints::{ImageSink, NoImage};
+pub use copying::{Copied, Copying, Moved};
 pub use entry_table::LogBase;
 pub use error::StorageError;
 pub use hard_state::HardStateFile;

@@ -58,18 +58,32 @@ impl<F: MappedFile> SegmentReader<F> {
     /// # Panics
     /// If the position is in another segment.
     pub fn entry_at(&self, position: Position) -> Result<(Entry, Bytes), StorageError> {
-        assert_eq!(position.segment(), self.header.id, "the segment of a position");
-        let offset = u64::from(position.offset());
-        let reading = || format!("read {}", self.path);
-        let head = read_record_head(&self.file, &self.header, offset, self.header.len_bytes)
-            .doing(reading)?
-            .map_err(|why| self.damage(position, why.to_string()))?;
-        let entry_at = offset + (RECORD_HEAD_BYTES - ENTRY_HEADER_BYTES) as u64;
-        let bytes = self.file.slice(entry_at, ENTRY_HEADER_BYTES + head.payload_bytes).doing(reading)?;
+        let payload_bytes = self.payload_bytes(position)?;
+        let entry_at = u64::from(position.offset()) + (RECORD_HEAD_BYTES - ENTRY_HEADER_BYTES) as u64;
+        let bytes = self
+            .file
+            .slice(entry_at, ENTRY_HEADER_BYTES + payload_bytes)
+            .doing(|| format!("read {}", self.path))?;
         match Entry::decode(&mut Reader::new(bytes.clone())) {
             Ok(entry) => Ok((entry, bytes)),
             Err(error) => Err(self.damage(position, error.to_string())),
         }
+    }
+
+    /// The bytes of the payload of the record at a position of this segment.
+    ///
+    /// # Errors
+    /// If there is no record's head, or it cannot be read.
+    ///
+    /// # Panics
+    /// If the position is in another segment.
+    pub fn payload_bytes(&self, position: Position) -> Result<usize, StorageError> {
+        assert_eq!(position.segment(), self.header.id, "the segment of a position");
+        let offset = u64::from(position.offset());
+        let head = read_record_head(&self.file, &self.header, offset, self.header.len_bytes)
+            .doing(|| format!("read {}", self.path))?
+            .map_err(|why| self.damage(position, why.to_string()))?;
+        Ok(head.payload_bytes)
     }
 
     /// The error that says that there is not what must be there.

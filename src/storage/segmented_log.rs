@@ -27,8 +27,9 @@ use crate::raft::{LogChange, LogView};
 pub const SEGMENT_BYTES_MIN: u64 = 8192;
 /// Positions have 32 bits for the place in a segment.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 31;
-/// The next segment is made ready when the present one has been filled to this share of its length.
-const SPARE_WANTED_AT_SHARE: u64 = 4;
+/// The next segment is made ready when the present one has been filled to this share of its length: late enough that the
+/// one before is gone, should nothing in it be live.
+const SPARE_WANTED_AT_SHARE: u64 = 2;
 /// A segment that could not be made ready is tried again after this share of a segment has been appended.
 const SPARE_RETRY_SHARE: u64 = 16;
 
@@ -496,6 +497,12 @@ impl<D: Disk> SegmentedLog<D> {
     pub fn bytes_on_disk(&self) -> u64 {
         let contents = self.contents.values().map(|segment| segment.header.len_bytes);
         self.segments.iter().map(|segment| segment.header.len_bytes).chain(contents).sum()
+    }
+
+    /// Bytes of the segment that is made ready; 0 when there is none.
+    #[must_use]
+    pub fn spare_bytes(&self) -> u64 {
+        self.spare.as_ref().map_or(0, |spare| spare.header.len_bytes)
     }
 
     /// Bytes of the last segment that are used, its head included; 0 when there is none.

@@ -103,7 +103,15 @@ impl<D: Disk> SegmentedLog<D> {
             .map(|ContentsFile { header, .. }| ContentsSegment { id: header.id, len_bytes: header.len_bytes })
     }
 
-    /// Forgets one of them, to which nothing refers, and gives the name of its file, for it to be removed.
+    /// Those, and the segments of the log that it has left: nothing is appended to any of them.
+    pub fn sealed_segments(&self) -> impl Iterator<Item = ContentsSegment> {
+        let of_log = self.segments.iter().map(|segment| &segment.header);
+        let left = of_log.filter(|header| header.id < self.end.segment());
+        self.contents_segments()
+            .chain(left.map(|header| ContentsSegment { id: header.id, len_bytes: header.len_bytes }))
+    }
+
+    /// Forgets one that is no part of the log and to which nothing refers, and gives the name of its file, for it to be removed.
     ///
     /// # Panics
     /// If there is no such segment.
