@@ -99,7 +99,8 @@ impl Raft {
     #[must_use]
     pub fn slowest_follower(&self) -> Option<EntryId> {
         let Role::Leader(leader) = &self.role else { return None };
-        let replicated = leader.progress.values().filter(|known| matches!(known.mode, Mode::Replicate { .. }));
+        let replicated =
+            leader.progress.values().filter(|known| matches!(known.mode, Mode::Replicate { .. }));
         let index = replicated.map(|progress| progress.match_index).min()?;
         self.log.term_at(index).map(|term| EntryId { term, index })
     }

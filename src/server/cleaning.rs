@@ -19,9 +19,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::Fault;
+use super::housekeeping::Housekeeping;
 use super::jobs::{CopiedContents, Job};
 use super::node::Node;
-use super::Fault;
 use crate::file_store::{ContentsAt, FileName, record_bytes};
 use crate::limits;
 use crate::mapping::Disk;
@@ -205,22 +206,36 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If a live file is damaged, or the disk fails.
     pub(super) fn copied(&mut self, copied: CopiedContents<D>) -> Result<(), Fault> {
-        let cleaning = self.housekeeping.cleaning.as_mut().expect("segments are being cleaned");
-        match copied {
-            Ok(Copied::More(copying)) => cleaning.copying = Some(copying),
-            Ok(Copied::Whole(kept, moved)) => {
+        match (copied, &mut self.housekeeping.cleaning) {
+            (Ok(Copied::More(copying)), Some(cleaning)) => cleaning.copying = Some(copying),
+            (Ok(Copied::Whole(kept, moved)), Some(cleaning)) => {
                 cleaning.moved = moved;
+                cleaning.names.clear();
                 self.log.install_kept(kept);
             }
-            // It is tried again behind the next checkpoint.
-            Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+            // It is tried again before the next checkpoint.
+            (Err(StorageError::Io { source, .. }), Some(_))
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
                 mark!("cleaning-finds-no-room");
-                let names = std::mem::take(&mut cleaning.names);
-                self.housekeeping.discard(names.into_iter());
-                self.housekeeping.cleaning = None;
+                self.housekeeping.abandon_cleaning();
             }
-            Err(error) => return Err(error.into()),
+            (Err(error), Some(_)) => return Err(error.into()),
+            // It was given up meanwhile. What there was to copy may be gone, and what came of it goes.
+            (_, None) => {
+                mark!("cleaning-was-given-up");
+            }
         }
         Ok(())
+    }
+}
+
+impl<D: Disk> Housekeeping<D> {
+    /// Gives up what is being cleaned, if anything is: there is no room, or the store that it was of is no more.
+    pub(super) fn abandon_cleaning(&mut self) {
+        if let Some(cleaning) = self.cleaning.take() {
+            // While a job still makes them, nothing is removed.
+            self.discard(cleaning.names.into_iter());
+        }
     }
 }

@@ -127,6 +127,7 @@ impl<D: Disk> Housekeeping<D> {
     pub(super) fn begin_anew(&mut self, head: CheckpointHead) {
         let before = std::mem::replace(&mut self.checkpoints, vec![head]);
         self.unused.extend(before.iter().map(CheckpointHead::name));
+        self.abandon_cleaning();
     }
 }
 
@@ -395,7 +396,9 @@ impl<D: Disk> Node<D> {
         let segments: Vec<SegmentId> = self.log.contents_segments().map(|segment| segment.id).collect();
         for id in segments {
             let is_referred = is_referred(&self.housekeeping.checkpoints, id);
-            if self.store.live(id.0).files == 0 && (!is_referred || mutant!("segment-goes-before-its-checkpoints")) {
+            if self.store.live(id.0).files == 0
+                && (!is_referred || mutant!("segment-goes-before-its-checkpoints"))
+            {
                 self.housekeeping.unused.push(self.log.release(id));
             }
         }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-
 use super::*;
 use crate::mapping::{Disk, MappedFile};
 use crate::server::jobs::{Done, Job};

@@ -5,6 +5,7 @@
 
 mod base;
 mod checkpoint;
+mod copying;
 mod crash;
 mod failed_flush;
 mod golden;
