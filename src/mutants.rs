@@ -136,6 +136,11 @@ mod planted {
         59 "forwarded-unknown-is-refused" "it calls a change refused when its time is up";
         59 "retry-takes-a-new-number" "it gives each attempt a number of its own";
         59 "tickets-repeat" "its requests are called the same in each life";
+        60 "image-shows-later-changes" "a checkpoint holds some files as they were only later";
+        60 "checkpoint-is-not-flushed" "a checkpoint gets its name before it is flushed";
+        61 "kept-segment-is-not-flushed" "what is copied out of a segment gets its name before it is flushed";
+        61 "move-takes-newer-contents-back" "a file that changed while it was copied is what it was";
+        61 "segment-goes-before-its-checkpoints" "a segment goes when the copies are there, though checkpoints refer to it";
     }
 
     /// One more than the place of the one that is planted; 0 for none.

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, Deref};
 
+use crate::mutants::mutant;
+
 /// What looking at a key that the image does not have counts, in bytes: a slice must end also where there are many.
 const SKIPPED_BYTES: usize = 32;
 
@@ -114,6 +116,9 @@ impl<K: Ord + Clone, V: Clone> ImagedMap<K, V> {
     /// Keeps what the image needs of a key that is about to change, or to come.
     fn keep(&mut self, key: &K, comes: bool) {
         let Some(image) = &mut self.image else { return };
+        if mutant!("image-shows-later-changes") {
+            return;
+        }
         if image.passed.as_ref().is_none_or(|passed| key > passed) && !image.before.contains_key(key) {
             let value = self.map.get(key).cloned();
             if value.is_some() || comes {

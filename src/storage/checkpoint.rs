@@ -78,6 +78,7 @@ use super::segment::{
     crc_without_field, names_anew, parse_name,
 };
 use crate::mapping::{Disk, MappedFile};
+use crate::mutants::mutant;
 
 pub use reader::{CheckpointReader, list_checkpoints};
 
@@ -439,7 +440,9 @@ impl<D: Disk> CheckpointWriter<D> {
     pub fn finish(mut self) -> io::Result<()> {
         assert!(self.body_bytes_left == 0, "{} bytes are missing", self.body_bytes_left);
         self.file.store(self.blocks.offset, &self.blocks.trailer());
-        self.file.flush()?;
+        if !mutant!("checkpoint-is-not-flushed") {
+            self.file.flush()?;
+        }
         self.disk.rename(&checkpoint_temporary_name(self.index), &self.name)?;
         self.disk.sync_directory()
     }
