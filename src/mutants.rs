@@ -97,7 +97,7 @@ mod planted {
         33 "tail-survives-install" "what conflicted stays in the log behind a snapshot";
         34 "install-goes-backwards" "a snapshot is installed over a store that is newer";
         35 "commit-begins-at-zero" "a start forgets what the checkpoint proves to be committed";
-        36 "compacted-leader-is-silent" "a leader whose log is empty sends nobody a snapshot";
+        36 "compacted-leader-is-silent" "a leader that has nothing to replicate sends nobody a snapshot";
         36 "hint-clamped-to-base" "a leader probes at its base again where it was refused";
         37 "change-answered-early" "a change is answered when it is proposed";
         38 "unknown-is-refused" "a change whose time is up is called refused";

@@ -85,7 +85,7 @@ impl Raft {
             _ => None,
         };
         // The classic bug waits for an entry to send.
-        let silent = mutant!("compacted-leader-is-silent") && self.log.runs().is_empty();
+        let silent = mutant!("compacted-leader-is-silent") && self.commit_index == self.log.last_index();
         leader
             .into_iter()
             .flat_map(|leader| &leader.progress)

@@ -106,6 +106,12 @@ impl<D: Disk> Housekeeping<D> {
         (making.received.is_some() && making.writer.is_some() && !making.more).then_some(&making.head)
     }
 
+    /// The entry of a received store of whose checkpoint nothing is left to give out.
+    pub(super) fn installing(&self) -> Option<EntryId> {
+        let making = self.making.as_ref()?;
+        (making.received.is_some() && !making.more).then_some(making.head.entry)
+    }
+
     /// Gives the checkpoint its name: from now on, each start finds the received store.
     pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, ReceivedStore<D>), Fault> {
         let making = self.making.take().expect("it is ready");

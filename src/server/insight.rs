@@ -1,6 +1,7 @@
 //! What a node holds, for clients who ask and for those who check whole clusters from outside: it can be looked at,
 //! never changed.
 
+use fsd_wire::EntryId;
 use fsd_wire::client::NodeStatus;
 
 use super::node::Node;
@@ -26,6 +27,13 @@ impl<D: Disk> Node<D> {
     #[must_use]
     pub fn store(&self) -> &FileStore {
         &self.store
+    }
+
+    /// The store that came from another node and will be installed with the next turn, or as soon as the helper has
+    /// done its last job for it: as of which entry it is.
+    #[must_use]
+    pub fn installing(&self) -> Option<EntryId> {
+        self.housekeeping.installing()
     }
 
     /// What this node knows of itself.

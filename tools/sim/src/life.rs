@@ -26,9 +26,10 @@ impl Simulation {
     /// The helper of a node does the next job.
     pub(crate) fn do_job(&mut self, place: usize, life: u64) -> Checked {
         let process = &mut self.processes[place];
-        if process.life != life {
+        if process.life != life || self.holds_installation(place, life) {
             return Ok(());
         }
+        let process = &mut self.processes[place];
         let Some(job) = process.jobs.pop_front() else { return Ok(()) };
         let Some(node) = &mut process.node else { return Ok(()) };
         let done = job.run(&process.disk);
@@ -215,6 +216,7 @@ impl Simulation {
         process.node = Some(node);
         process.state = State::Up;
         process.watermarks = Watermarks::default();
+        process.acknowledged = Default::default();
         process.wake_at_us = None;
         process.busy_until_us = self.now_us;
         process.fails = false;

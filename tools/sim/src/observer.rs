@@ -63,6 +63,13 @@ impl Simulation {
         if now.applied > now.commit || now.commit > raft.last_index() {
             return Err(format!("node {id}: {now:?}, last {}", raft.last_index()));
         }
+        let (term, match_index) = process.acknowledged;
+        if term == now.term && raft.last_index() < match_index {
+            let last = raft.last_index();
+            return Err(format!(
+                "node {id}: the last entry is {last}, it acknowledged {match_index} in {term}"
+            ));
+        }
         if let Some(before) = before {
             invariants::check_step(before, raft).map_err(|what| format!("node {id}: {what}"))?;
             invariants::check(raft).map_err(|what| format!("node {id}: {what}"))?;

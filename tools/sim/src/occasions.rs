@@ -1,10 +1,14 @@
 //! Faults in phases that chance alone hardly ever meets. What is to happen in which phase is drawn beforehand, from
 //! what the run has not had yet, and the fault is made in the middle of that phase, if it comes.
 
+use fsd::server::node::Node;
+use fsd_wire::EntryId;
+
 use crate::coverage::{Phase, is_impossible};
 use crate::late_answers::Asked;
 use crate::plan::FaultKind;
 use crate::process::State;
+use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 
 /// Behind one fault of so many, another one is put off to a phase of its own.
@@ -24,6 +28,8 @@ const BEFORE_EXPIRY_MS: u64 = 3;
 const PATIENCE_US: u64 = 3_000_000;
 /// A disk fails at one of its next operations, so that the phase is still the same.
 const OPERATIONS: u64 = 6;
+/// A helper stands still for so many election timeouts at most.
+const HELD_ELECTION_TIMEOUTS: u64 = 40;
 
 /// Draws occasions, from a generator of their own.
 #[derive(Debug)]
@@ -32,6 +38,16 @@ pub(crate) struct Occasions {
     awaited: Option<Occasion>,
     has_paused_reader: bool,
     stops_before_expiry: u32,
+    held: Option<Held>,
+}
+
+/// A node that is about to install a store, and whose helper stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    place: usize,
+    life: u64,
+    entry: EntryId,
+    until_us: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +66,7 @@ impl Occasions {
             awaited: None,
             has_paused_reader: false,
             stops_before_expiry: 0,
+            held: None,
         }
     }
 }
@@ -104,6 +121,62 @@ impl Simulation {
             self.coverage.note(FaultKind::Stop, before);
         }
         Ok(())
+    }
+
+    /// The helper of a node has a job. If it is the last one before a store is installed, it stands still now and then,
+    /// and all other machines lose power: who leads next may not know what was committed, and send this node the
+    /// entries that the store holds. Whether it stands still.
+    pub(crate) fn holds_installation(&mut self, place: usize, life: u64) -> bool {
+        let Some(entry) = self.processes[place].node.as_ref().and_then(Node::installing) else {
+            return false;
+        };
+        let known =
+            self.occasions.held.filter(|held| (held.place, held.life, held.entry) == (place, life, entry));
+        let until_us = match known {
+            Some(held) => held.until_us,
+            None => self.begin_to_hold(place, life, entry),
+        };
+        if !self.is_troubled || self.now_us >= until_us || self.has_uncommitted(place, entry) {
+            return false;
+        }
+        let again_us = self.now_us + self.plan.election_timeout_ms * 1000;
+        self.schedule.at(again_us.min(until_us), Happening::Job { node: place, life });
+        true
+    }
+
+    /// Until when it stands still.
+    fn begin_to_hold(&mut self, place: usize, life: u64, entry: EntryId) -> u64 {
+        let is_able =
+            self.is_troubled && self.plan.faults.contains(FaultKind::PowerLossOfAll) && self.plan.nodes > 2;
+        let mut until_us = self.now_us;
+        if is_able && self.occasions.random.bool() {
+            until_us += HELD_ELECTION_TIMEOUTS * self.plan.election_timeout_ms * 1000;
+            for other in (0..self.plan.nodes).filter(|other| *other != place) {
+                self.lose_power(other);
+            }
+            self.tell(|| format!("node {} is held before it installs {entry:?}", place + 1));
+        }
+        self.occasions.held = Some(Held { place, life, entry, until_us });
+        until_us
+    }
+
+    /// A node had a turn. If its helper stands still for it to have the entries of a store that it is to install, and now it
+    /// has them, the helper goes on.
+    pub(crate) fn follow_held(&mut self, place: usize) {
+        let Some(held) = self.occasions.held.filter(|held| held.place == place) else { return };
+        let process = &self.processes[place];
+        if process.life == held.life && held.until_us > self.now_us && self.has_uncommitted(place, held.entry)
+        {
+            for n in 0..process.jobs.len() as u64 {
+                self.schedule.at(self.now_us + 1 + n, Happening::Job { node: place, life: held.life });
+            }
+        }
+    }
+
+    fn has_uncommitted(&self, place: usize, entry: EntryId) -> bool {
+        self.processes[place].raft().is_some_and(|raft| {
+            raft.commit_index() < entry.index && raft.term_at(entry.index) == Some(entry.term)
+        })
     }
 
     /// Now and then, a fault is put off until the cluster is in some phase.

@@ -118,6 +118,8 @@ pub(crate) struct Process {
     /// What the process had in memory when it ended, and how far its log had not been touched since the last flush.
     pub(crate) last_words: Option<(LogShape, HardState, LogIndex)>,
     pub(crate) watermarks: Watermarks,
+    /// In its present life: the last term in which it acknowledged entries, and up to where.
+    pub(crate) acknowledged: (Term, LogIndex),
     /// As this incarnation it lost what it once promised.
     pub(crate) lost: Option<Incarnation>,
     /// What it had acknowledged on the disk that it lost; some of that may be on its way to a leader.
@@ -163,6 +165,7 @@ impl Process {
             stored: None,
             last_words: None,
             watermarks: Watermarks::default(),
+            acknowledged: Default::default(),
             lost: None,
             lost_log: LogShape::default(),
             counts: false,

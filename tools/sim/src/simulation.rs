@@ -332,6 +332,7 @@ impl Simulation {
             is_rotten: !process.rotten.is_empty(),
             random: &mut self.random,
             asked: None,
+            acknowledged: process.acknowledged,
             failure: None,
             proofs: 0,
             sockets: &mut process.sockets,
@@ -347,6 +348,7 @@ impl Simulation {
         let result = node.turn(now_ms, &mut events, &mut wire);
         wire.depart();
         let (failure, proofs, asked) = (wire.failure, wire.proofs, wire.asked);
+        process.acknowledged = wire.acknowledged;
         for (deadline_ms, timer) in process.sockets.timers.drain(..) {
             node.add_net_timer(deadline_ms, timer);
         }
@@ -373,6 +375,7 @@ impl Simulation {
         self.observe(place, before.as_ref())?;
         self.follow_script(place);
         self.follow_reborn(place);
+        self.follow_held(place);
         if let Some(Asked::Change(_)) = asked {
             self.follow_change(place);
         }

@@ -7,9 +7,9 @@ use fsd::simulated_disk::{SimulatedDisk, Unflushed};
 use fsd::storage;
 use fsd_wire::client::ClientReply;
 use fsd_wire::hello::{HelloStatus, Identity};
-use fsd_wire::peer::{AppendResult, PeerMessage};
+use fsd_wire::peer::{AppendEntriesReply, AppendResult, PeerMessage};
 use fsd_wire::snapshot::SnapshotState;
-use fsd_wire::{FrameDecoder, LogIndex, Message, NodeId};
+use fsd_wire::{FrameDecoder, LogIndex, Message, NodeId, Term};
 
 use crate::late_answers::Asked;
 use crate::process::directory_of;
@@ -37,6 +37,8 @@ pub(crate) struct Wire<'a> {
     pub(crate) random: &'a mut fastrand::Rng,
     /// What was asked for last.
     pub(crate) asked: Option<Asked>,
+    /// See [`Process`](crate::process::Process).
+    pub(crate) acknowledged: (Term, LogIndex),
     /// What was found wrong.
     pub(crate) failure: Option<String>,
     /// Recoveries of copies of disks that were made.
@@ -61,6 +63,14 @@ impl Wire<'_> {
     }
 
     fn check_promise(&mut self, to: NodeId, message: &PeerMessage) {
+        if let PeerMessage::AppendEntriesReply(AppendEntriesReply {
+            term,
+            result: AppendResult::Matched { match_index },
+            ..
+        }) = message
+        {
+            self.acknowledged = self.acknowledged.max((*term, *match_index));
+        }
         let promises_all = match message {
             PeerMessage::RequestVoteReply(reply) => reply.vote_granted,
             PeerMessage::AppendEntriesReply(reply) => matches!(reply.result, AppendResult::Matched { .. }),
