@@ -74,6 +74,12 @@ pub trait Disk: Clone + Send + 'static {
     /// If the flush failed.
     fn sync_directory(&self) -> io::Result<()>;
 
+    /// The bytes of all files in the directory, whoever made them.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    fn used_bytes(&self) -> io::Result<u64>;
+
     /// How to call the file in a message to a person.
     fn describe(&self, name: &str) -> String;
 }
@@ -320,6 +326,20 @@ impl Disk for FileDisk {
         self.shared.handle.sync_all()
     }
 
+    fn used_bytes(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for item in self.shared.path.read_dir()? {
+            match item?.metadata() {
+                Ok(found) if found.is_file() => bytes += found.len(),
+                Ok(_) => {}
+                // Another thread has removed it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
+    }
+
     fn describe(&self, name: &str) -> String {
         self.shared.path.join(name).display().to_string()
     }
@@ -540,6 +560,17 @@ mod tests {
             assert_eq!((file.len_bytes(), out), (10_000, [0, 0, 7]));
             assert_eq!(file.slice(9_999, 1).unwrap(), [7][..]);
         }
+    }
+
+    #[test]
+    fn a_directory_takes_what_its_files_take() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = FileDisk::lock(directory.path()).unwrap();
+        disk.sign_lock("seven b").unwrap();
+        disk.create("a", 10_000).unwrap();
+        disk.create_unfilled("b", 5000).unwrap();
+        std::fs::create_dir(directory.path().join("not a file")).unwrap();
+        assert_eq!(disk.used_bytes().unwrap(), 15_007);
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl<D: Disk> Housekeeping<D> {
         self.checkpoints.last()
     }
 
+    /// The checkpoints that stand, the older one first.
+    pub(super) fn checkpoints(&self) -> &[CheckpointHead] {
+        &self.checkpoints
+    }
+
     /// Files that nothing refers to are to be removed.
     pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
         self.unused.extend(names);
@@ -232,6 +237,7 @@ impl<D: Disk> Node<D> {
         let base = self.log.base_behind(EntryId { term, index })?;
         let LogSummary { registrations, genesis, .. } = self.raft.summary_at(index, base.stamp);
         self.housekeeping.grown_from = self.log.appended_bytes();
+        self.measurements.checkpoint_begins();
         let (salt, identity) = (self.log.draw_salt(), self.log.identity().clone());
         let (image, segments) = begin_image(&mut self.store);
         let head = CheckpointHead {
@@ -305,6 +311,7 @@ impl<D: Disk> Node<D> {
     /// A checkpoint is on the disk for good: what only an earlier one needed can go.
     fn checkpoint_stands(&mut self) {
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
+        self.measurements.checkpoint_stands();
         let housekeeping = &mut self.housekeeping;
         housekeeping.has_complained = false;
         housekeeping.checkpoints.push(making.head);

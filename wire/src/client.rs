@@ -25,6 +25,7 @@ const KIND_OPEN_SESSION: u16 = 37;
 const KIND_SESSION_CHANGE: u16 = 38;
 const KIND_KEEP_ALIVE: u16 = 39;
 const KIND_CLOSE_SESSION: u16 = 40;
+const KIND_STORAGE_STATUS: u16 = 41;
 const KIND_READ_REPLY: u16 = 48;
 const KIND_STAT_REPLY: u16 = 49;
 const KIND_CHANGE_REPLY: u16 = 50;
@@ -33,6 +34,7 @@ const KIND_STATUS_REPLY: u16 = 52;
 const KIND_REFUSAL: u16 = 53;
 const KIND_SESSION_OPENED: u16 = 54;
 const KIND_SESSION_DONE: u16 = 55;
+const KIND_STORAGE_STATUS_REPLY: u16 = 56;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub enum Operation {
         /// The session.
         session: SessionId,
     },
+    /// What the node's data directory takes. Answered by any node, leader or not.
+    StorageStatus,
 }
 
 /// A request of a client.
@@ -113,6 +117,7 @@ impl Message for ClientRequest {
             Operation::SessionChange { .. } => KIND_SESSION_CHANGE,
             Operation::KeepAlive { .. } => KIND_KEEP_ALIVE,
             Operation::CloseSession { .. } => KIND_CLOSE_SESSION,
+            Operation::StorageStatus => KIND_STORAGE_STATUS,
         }
     }
 
@@ -131,7 +136,7 @@ impl Message for ClientRequest {
                 out.text(after);
                 out.u32(*limit);
             }
-            Operation::Status | Operation::OpenSession => {}
+            Operation::Status | Operation::OpenSession | Operation::StorageStatus => {}
             Operation::SessionChange { session, sequence, acknowledged, command } => {
                 encode_change(out, *session, *sequence, *acknowledged);
                 for part in command.parts() {
@@ -177,6 +182,7 @@ impl ClientRequest {
                 acknowledged: decode_acknowledged(&mut reader)?,
             },
             KIND_CLOSE_SESSION => Operation::CloseSession { session: decode_session(&mut reader)? },
+            KIND_STORAGE_STATUS => Operation::StorageStatus,
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
@@ -285,6 +291,23 @@ pub struct NodeStatus {
     pub revision: Version,
     /// The cluster's name.
     pub cluster: String,
+}
+
+/// What a node's data directory takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageStatus {
+    /// The log's segments, with one that is made ready.
+    pub log_bytes: u64,
+    /// Segments that are there for the contents in them alone.
+    pub contents_bytes: u64,
+    /// The checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Contents of files, with names and what records take besides.
+    pub live_bytes: u64,
+    /// All files of the directory; 0 if the node cannot tell.
+    pub total_bytes: u64,
+    /// The entry as of which the newest checkpoint is; 0 if there is none.
+    pub checkpoint_index: LogIndex,
 }
 
 /// Why a request was not done, or is not known to be done.
@@ -433,6 +456,8 @@ pub enum Outcome {
     },
     /// A session was kept alive, or closed.
     SessionDone,
+    /// What the node's data directory takes.
+    StorageStatus(StorageStatus),
     /// Not done, or not known to be done.
     Refused(Refusal),
 }
@@ -456,6 +481,7 @@ impl Message for ClientReply {
             Outcome::Status(_) => KIND_STATUS_REPLY,
             Outcome::SessionOpened { .. } => KIND_SESSION_OPENED,
             Outcome::SessionDone => KIND_SESSION_DONE,
+            Outcome::StorageStatus(_) => KIND_STORAGE_STATUS_REPLY,
             Outcome::Refused(_) => KIND_REFUSAL,
         }
     }
@@ -483,6 +509,7 @@ impl Message for ClientReply {
                 out.u64(*idle_ms);
             }
             Outcome::SessionDone => {}
+            Outcome::StorageStatus(status) => status.encode(out),
             Outcome::Refused(refusal) => refusal.encode(out),
         }
     }
@@ -510,6 +537,7 @@ impl ClientReply {
                 Outcome::SessionOpened { session: decode_session(&mut reader)?, idle_ms: reader.u64()? }
             }
             KIND_SESSION_DONE => Outcome::SessionDone,
+            KIND_STORAGE_STATUS_REPLY => Outcome::StorageStatus(StorageStatus::decode(&mut reader)?),
             KIND_REFUSAL => Outcome::Refused(Refusal::decode(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
@@ -558,6 +586,32 @@ impl NodeStatus {
             files: reader.u64()?,
             revision: Version(reader.u64()?),
             cluster: reader.text("cluster", crate::hello::CLUSTER_NAME_BYTES_MAX)?,
+        })
+    }
+}
+
+impl StorageStatus {
+    fn encode(&self, out: &mut Writer) {
+        for bytes in [
+            self.log_bytes,
+            self.contents_bytes,
+            self.checkpoint_bytes,
+            self.live_bytes,
+            self.total_bytes,
+            self.checkpoint_index.0,
+        ] {
+            out.u64(bytes);
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            log_bytes: reader.u64()?,
+            contents_bytes: reader.u64()?,
+            checkpoint_bytes: reader.u64()?,
+            live_bytes: reader.u64()?,
+            total_bytes: reader.u64()?,
+            checkpoint_index: LogIndex(reader.u64()?),
         })
     }
 }

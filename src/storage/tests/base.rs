@@ -151,6 +151,29 @@ fn kept_segments_count_as_long_as_a_checkpoint_refers_to_them() {
 }
 
 #[test]
+fn what_the_segments_take_is_told_by_what_they_are_for() {
+    let disk = SimulatedDisk::new();
+    let mut storage = log_of(&disk, 20);
+    let all = 3 * SEGMENT_BYTES;
+    assert_eq!((storage.log.log_bytes(), storage.log.contents_bytes()), (all, 0));
+    let spare = storage.log.wants_spare().unwrap().prepare(&disk).unwrap();
+    storage.log.install_spare(spare).unwrap();
+    assert_eq!(storage.log.log_bytes(), all + SEGMENT_BYTES);
+    // What is left behind counts for the contents in it, until it is let go.
+    let base = storage.log.base_behind(id(10)).unwrap();
+    assert_eq!(base.end.segment(), SegmentId(2));
+    storage.log.trim(base);
+    assert_eq!((storage.log.log_bytes(), storage.log.contents_bytes()), (all, SEGMENT_BYTES));
+    let header = storage.log.kept_header(kept_bytes([5000].into_iter()));
+    let kept = KeptWriter::create(&disk, header).unwrap().finish().unwrap();
+    storage.log.install_kept(kept);
+    assert_eq!(storage.log.contents_bytes(), 2 * SEGMENT_BYTES + 4096);
+    assert_eq!(storage.log.log_bytes() + storage.log.contents_bytes() + 8192, disk.used_bytes().unwrap());
+    storage.log.release(SegmentId(1));
+    assert_eq!(storage.log.contents_bytes(), SEGMENT_BYTES + 4096);
+}
+
+#[test]
 fn a_damaged_checkpoint_falls_back_to_the_older_one() {
     let disk = SimulatedDisk::new();
     let storage = log_of(&disk, 20);
