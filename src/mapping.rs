@@ -23,6 +23,7 @@ use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A directory of mapped files, by name. What changes names is durable after [`Disk::sync_directory`], what
 /// changes bytes after [`MappedFile::flush`]; before, a power failure may keep or lose each of them.
@@ -82,6 +83,15 @@ pub trait Disk: Clone + Send + 'static {
 
     /// How to call the file in a message to a person.
     fn describe(&self, name: &str) -> String;
+}
+
+/// Lets this process have as many files open as the system allows at most: whoever looks at a directory has all its files
+/// open at once. Where that is not enough, opening one fails and says so.
+pub fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 /// A file of fixed length whose bytes are at hand.

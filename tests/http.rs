@@ -210,7 +210,10 @@ fn what_clients_do_is_measured_and_what_is_shown_is_what_is_defined() {
 
 #[test]
 fn pages_and_status_tell_alike_what_the_data_directory_takes() {
-    let cluster = TestCluster::start_with(1, Settings { segment_mib: 1, ..Settings::default() });
+    let cluster = TestCluster::start_with(
+        1,
+        Settings { segment_mib: 1, max_file_bytes: 200_000, ..Settings::default() },
+    );
     let node = &cluster.nodes[0];
     let mut client = cluster.client();
     let mut n = 0;
