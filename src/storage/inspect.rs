@@ -12,7 +12,8 @@ use super::checkpoints::{FoundCheckpoints, NoImage};
 use super::error::Doing;
 use super::hard_state::{self, HARD_STATE_NAME, Slot};
 use super::segment::{
-    NameKind, Position, RecordHead, SegmentHeader, SegmentId, file_name, parse_name, read_entry,
+    ACTIVATION_AT, NameKind, Position, RecordHead, SegmentHeader, SegmentId, file_name, parse_name,
+    read_entry,
 };
 use super::still::{StillDisk, StillFile};
 use super::survey::{self, Leftover, SegmentFile, Survey, TornTail, Visitor};
@@ -125,8 +126,19 @@ pub fn inspect_directory<D: Disk>(disk: &D) -> Result<Inspection<D>, StorageErro
     let found = FoundCheckpoints::find(&disk, None, &mut NoImage)?;
     let checkpoints = checkpoints_of(&disk, &found, identity.as_ref(), &mut problems)?;
     let mut collector = Collector { records: BTreeMap::new(), problems };
-    let surveyed = survey::survey(&disk, identity.as_ref(), &found.known(log_end), &mut collector)?;
+    let known = found.known(log_end);
+    let surveyed = survey::survey(&disk, identity.as_ref(), &known, &mut collector)?;
     let mut inspection = finish(disk, surveyed, collector)?;
+    for Leftover { name, .. } in &inspection.leftovers {
+        // A start does without it, and so without the older checkpoint.
+        if let NameKind::Segment(id) = parse_name(name)
+            && known.referred.contains(&id)
+        {
+            let what = "no whole activation block, and a checkpoint refers to the segment".to_owned();
+            let file = inspection.disk.describe(name);
+            inspection.problems.push(StorageError::Damage { file, offset: ACTIVATION_AT, what });
+        }
+    }
     for checkpoint in &checkpoints {
         if let CheckpointUse::None(why) = checkpoint.used {
             inspection.leftovers.push(Leftover { name: checkpoint.name.clone(), why });

@@ -289,7 +289,8 @@ impl<'a, D: Disk> Walk<'a, D> {
             if candidate.activation.is_none() {
                 let rest = search_rest(&candidate.file, &candidate.header, u64::from(RECORDS_AT), limit);
                 let rest = self.read(id, rest)?;
-                if rest.durable.segment() == id || self.found.proven.segment() == id {
+                let is_proven = rest.durable.segment() == id || self.found.proven.segment() == id;
+                if is_proven || self.known.needed.contains(&id) {
                     // While a node runs, it may have rolled since its first page was read.
                     let again = Activation::read(&candidate.file, &candidate.header);
                     candidate.activation = self.read(id, again)?;

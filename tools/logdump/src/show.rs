@@ -52,6 +52,7 @@ impl Show {
         for problem in problems.into_iter().flatten() {
             self.problem(problem, out)?;
         }
+        self.torn(&inspection.torn, out)?;
         self.what_a_start_mends(inspection, out)?;
         Ok(is_sound)
     }
@@ -104,13 +105,12 @@ impl Show {
         Ok(())
     }
 
-    /// Shows what is no damage, and is not there any more after the next start.
+    /// Shows what is no damage, besides torn tails, and is not there any more after the next start.
     fn what_a_start_mends<D: Disk>(
         &self,
         inspection: &Inspection<D>,
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
-        self.torn(&inspection.torn, out)?;
         for Leftover { name, why } in &inspection.leftovers {
             if self.json {
                 writeln!(out, "{}", json!({ "file": name, "unused": why }))?;
@@ -244,10 +244,11 @@ impl Show {
         for segment in inspection.contents.iter().chain(&inspection.segments) {
             self.statistics_of(segment, out)?;
         }
+        self.what_a_start_mends(inspection, out)?;
         for problem in problems {
             self.problem(problem, out)?;
         }
-        self.what_a_start_mends(inspection, out)
+        self.torn(&inspection.torn, out)
     }
 
     fn statistics_of<F>(&self, segment: &InspectedSegment<F>, out: &mut dyn Write) -> io::Result<()> {
