@@ -185,12 +185,14 @@ mod tests {
     use crate::storage::segment::{SegmentId, checkpoint_name, file_name};
     use fsd_wire::LogIndex;
 
+    type Step = fn(&SimulatedDisk);
+
     /// A disk on which a node works on between any two looks at it.
     #[derive(Clone)]
     struct Busy {
         disk: SimulatedDisk,
         /// What happens before the looks to come, the last of these first.
-        to_come: Arc<Mutex<Vec<fn(&SimulatedDisk)>>>,
+        to_come: Arc<Mutex<Vec<Step>>>,
     }
 
     impl Busy {
@@ -263,7 +265,7 @@ mod tests {
         write(&disk, "lock");
         // The newer checkpoint stands when the names were read; the older one and its segment go while the files are
         // opened.
-        let steps: [fn(&SimulatedDisk); 3] = [
+        let steps: [Step; 3] = [
             |_| {},
             |disk| write(disk, &newer()),
             |disk| {

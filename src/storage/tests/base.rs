@@ -301,7 +301,7 @@ fn a_check_tells_what_a_start_would_do() {
     disk.rot(&names[2], SECTOR_BYTES + 40, 1);
     let told = prospect(&disk);
     assert!(told[0].contains(&format!("a start uses {}", names[1])), "{told:#?}");
-    let why = format!("checkpoint: a newer one does not count: {}: damaged at offset 512: ", names[2]);
+    let why = format!("checkpoint: a newer one does not count: {}: damaged at offset 548: ", names[2]);
     assert!(told.iter().any(|line| line.starts_with(&why)), "{told:#?}");
     assert!(
         told.contains(

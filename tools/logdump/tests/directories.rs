@@ -191,6 +191,25 @@ fn each_byte_that_counts_is_checked() {
     lines(&[node.path()]);
 }
 
+/// A start would do without such a segment, and so without the older checkpoint.
+#[test]
+fn a_kept_segment_that_only_the_older_checkpoint_needs_is_checked_too() {
+    let mut node = Node::new(3);
+    node.write("a", &[b'a'; 900]);
+    let first = node.keep(&["a"]);
+    node.checkpoint();
+    node.keep(&["a"]);
+    node.write("b", b"");
+    node.checkpoint();
+    for at in [520, 4096 + 100] {
+        flip(&node.file(&first), at);
+        let found = complaints(&[node.path()]);
+        assert!(!found.is_empty() && found.iter().all(|line| line.contains(&first)), "{found:?}");
+        flip(&node.file(&first), at);
+    }
+    lines(&[node.path()]);
+}
+
 #[test]
 fn each_damaged_block_of_a_checkpoint_is_named() {
     let mut node = Node::new(3);
