@@ -132,12 +132,25 @@ fn other_terms_are_a_tail_that_one_will_lose_unless_something_is_known_to_be_com
     let found = differences(&nodes);
     assert!(found[0].contains("entry 8: of term 2 by a checkpoint in "), "{found:?}");
     assert_eq!(found.len(), 1, "{found:?}");
+
+    // Also of the entries of a log that begins before it.
+    let mut nodes = pair();
+    nodes[1].term = 2;
+    for node in &mut nodes {
+        node.checkpoint();
+        node.write("a", b"");
+    }
+    diff(&nodes);
+    nodes[1].checkpoint();
+    let found = differences(&nodes);
+    assert!(found[0].contains("entries up to 8 are committed, by a checkpoint"), "{found:?}");
 }
 
 #[test]
 fn superseded_entries_do_not_count() {
     let mut nodes = pair();
     nodes[0].append(EntryKind::Command, write("lost", b"", 0));
+    nodes[0].append(EntryKind::Command, write("lost too", b"", 0));
     nodes[0].term = 2;
     let [first, second] = &mut nodes;
     second.term = 2;
