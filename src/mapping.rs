@@ -23,6 +23,7 @@ use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A directory of mapped files, by name. What changes names is durable after [`Disk::sync_directory`], what
 /// changes bytes after [`MappedFile::flush`]; before, a power failure may keep or lose each of them.
@@ -74,8 +75,23 @@ pub trait Disk: Clone + Send + 'static {
     /// If the flush failed.
     fn sync_directory(&self) -> io::Result<()>;
 
+    /// The bytes of all files in the directory, whoever made them.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    fn used_bytes(&self) -> io::Result<u64>;
+
     /// How to call the file in a message to a person.
     fn describe(&self, name: &str) -> String;
+}
+
+/// Lets this process have as many files open as the system allows at most: whoever looks at a directory has all its files
+/// open at once. Where that is not enough, opening one fails and says so.
+pub fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 /// A file of fixed length whose bytes are at hand.
@@ -320,6 +336,20 @@ impl Disk for FileDisk {
         self.shared.handle.sync_all()
     }
 
+    fn used_bytes(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for item in self.shared.path.read_dir()? {
+            match item?.metadata() {
+                Ok(found) if found.is_file() => bytes += found.len(),
+                Ok(_) => {}
+                // Another thread has removed it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
+    }
+
     fn describe(&self, name: &str) -> String {
         self.shared.path.join(name).display().to_string()
     }
@@ -540,6 +570,17 @@ mod tests {
             assert_eq!((file.len_bytes(), out), (10_000, [0, 0, 7]));
             assert_eq!(file.slice(9_999, 1).unwrap(), [7][..]);
         }
+    }
+
+    #[test]
+    fn a_directory_takes_what_its_files_take() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = FileDisk::lock(directory.path()).unwrap();
+        disk.sign_lock("seven b").unwrap();
+        disk.create("a", 10_000).unwrap();
+        disk.create_unfilled("b", 5000).unwrap();
+        std::fs::create_dir(directory.path().join("not a file")).unwrap();
+        assert_eq!(disk.used_bytes().unwrap(), 15_007);
     }
 
     #[test]

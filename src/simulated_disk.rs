@@ -478,6 +478,10 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn used_bytes(&self) -> io::Result<u64> {
+        Ok(self.state().used_bytes())
+    }
+
     fn describe(&self, name: &str) -> String {
         name.to_owned()
     }

@@ -244,6 +244,58 @@ fn flip_bit(path: &Path, at: usize) -> Vec<u8> {
 }
 
 #[test]
+fn the_check_tells_which_checkpoint_a_start_would_use_and_how_much_it_would_replay() {
+    let settings = Settings { segment_mib: 1, max_file_bytes: 200_000, ..Settings::default() };
+    let mut cluster = TestCluster::start_with(1, settings);
+    let mut client = cluster.client();
+    let data_dir = cluster.nodes[0].data_dir.clone();
+    let checkpoints = || {
+        let names = std::fs::read_dir(&data_dir).unwrap().map(|item| item.unwrap().path());
+        let is_one = |path: &PathBuf| {
+            path.extension().is_none()
+                && path.file_name().unwrap().to_str().unwrap().starts_with("checkpoint-")
+        };
+        let mut found: Vec<PathBuf> = names.filter(is_one).collect();
+        found.sort();
+        found
+    };
+    let mut n = 0;
+    while checkpoints().len() < 2 {
+        client.write(&format!("f{}", n % 5), vec![n; 100_000], 0).unwrap();
+        n = n.wrapping_add(1);
+    }
+    drop(client);
+    cluster.kill_9(0);
+    let conf = cluster.nodes[0].conf.to_str().unwrap().to_owned();
+    let said = || {
+        let check = daemon(&["-t", "-c", &conf]).output().unwrap();
+        let said = String::from_utf8(check.stderr).unwrap();
+        assert_eq!(check.status.code(), Some(0), "{said}");
+        said
+    };
+    let [.., older, newest] = &checkpoints()[..] else { panic!("two checkpoints") };
+    let whole = said();
+    assert!(whole.contains(&format!("checkpoint: a start uses {}, of ", newest.display())), "{whole}");
+    assert!(whole.contains(&format!("checkpoint: {} stands for it", older.display())), "{whole}");
+    assert!(whole.contains(" entries would be applied again, "), "{whole}");
+    assert!(
+        whole.contains("disk: the data directory takes ") && whole.contains(" bytes are free"),
+        "{whole}"
+    );
+
+    // The newest one is not whole: the check says so, and changes nothing; a start does as it says.
+    flip_bit(newest, 600);
+    let told = said();
+    assert!(told.contains(&format!("checkpoint: a start uses {}, of ", older.display())), "{told}");
+    let why = format!("checkpoint: a newer one does not count: {}: damaged at offset ", newest.display());
+    assert!(told.contains(&why), "{told}");
+    assert!(newest.exists() && said() == told);
+    cluster.launch(&[0]);
+    let mut client = cluster.client();
+    assert_eq!(client.read("f4").unwrap().contents.len(), 100_000);
+}
+
+#[test]
 fn the_check_of_a_good_node_says_what_is_there_and_starts_nothing() {
     let mut cluster = TestCluster::start(1);
     let mut ledger = Ledger::default();

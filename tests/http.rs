@@ -208,6 +208,49 @@ fn what_clients_do_is_measured_and_what_is_shown_is_what_is_defined() {
     }
 }
 
+#[test]
+fn pages_and_status_tell_alike_what_the_data_directory_takes() {
+    let cluster = TestCluster::start_with(
+        1,
+        Settings { segment_mib: 1, max_file_bytes: 200_000, ..Settings::default() },
+    );
+    let node = &cluster.nodes[0];
+    let mut client = cluster.client();
+    let mut n = 0;
+    while metric(&node.http, "fsd_checkpoint_duration_seconds_count") < 3.0 {
+        client.write(&format!("f{}", n % 7), vec![n as u8; 100_000], 0).unwrap();
+        n += 1;
+    }
+    let files_bytes = || -> u64 {
+        let items = std::fs::read_dir(&node.data_dir).unwrap();
+        items.filter_map(|item| item.unwrap().metadata().ok()).map(|found| found.len()).sum()
+    };
+    // What is removed, and the next segment, may still be under way.
+    wait_until(PATIENCE, "all figures agree", || {
+        let page = get(&node.http, "/metrics").body;
+        let storage = client.status()[0].storage.expect("this release tells");
+        let told = [
+            ("fsd_log_bytes", storage.log_bytes),
+            ("fsd_contents_bytes", storage.contents_bytes),
+            ("fsd_checkpoint_bytes", storage.checkpoint_bytes),
+            ("fsd_live_bytes", storage.live_bytes),
+            ("fsd_data_bytes", storage.total_bytes),
+            ("fsd_checkpoint_index", storage.checkpoint_index.0),
+        ];
+        let parts = storage.log_bytes + storage.contents_bytes + storage.checkpoint_bytes;
+        // Besides those, there are the hard state and the lock file, which is short.
+        told.iter().all(|(line, told)| value(&page, line) == *told as f64)
+            && storage.total_bytes == files_bytes()
+            && (8192..8492).contains(&(storage.total_bytes - parts))
+    });
+    let storage = client.status()[0].storage.unwrap();
+    let names_and_records: u64 = 7 * (2 + 64 + 19);
+    assert_eq!(storage.live_bytes, 700_000 + names_and_records);
+    assert!(storage.checkpoint_index.0 > 0 && storage.log_bytes >= 1024 * 1024, "{storage:?}");
+    assert!(metric(&node.http, "fsd_checkpoint_duration_seconds_sum") > 0.0);
+    assert_eq!(metric(&node.http, "fsd_checkpoints"), 2.0);
+}
+
 /// Prometheus' own judgement of a page: its form, and the rules for names and help texts.
 fn check_with_promtool(page: &str) {
     let mut command = Command::new("promtool");

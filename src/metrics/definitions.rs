@@ -110,13 +110,47 @@ pub static READ_BATCH: Definition = sizes(
 );
 
 /// The log's files.
-pub static LOG_SEGMENTS: Definition = gauge("fsd_log_segments", "Segments of the log.");
-/// Their size.
-pub static LOG_BYTES: Definition =
-    gauge("fsd_log_bytes", "Bytes of the log's segments on the disk, without one that is being made ready.");
+pub static LOG_SEGMENTS: Definition =
+    gauge("fsd_log_segments", "Segments of the log, without one that is made ready.");
 /// How full the last one is.
 pub static LAST_SEGMENT_USED: Definition =
     gauge("fsd_log_last_segment_used_bytes", "Bytes that are used in the log's last segment.");
+/// Their size.
+pub static LOG_BYTES: Definition =
+    gauge("fsd_log_bytes", "Bytes of the log's segments on the disk, with one that is made ready.");
+/// Segments that are no part of the log.
+pub static CONTENTS_SEGMENTS: Definition = gauge(
+    "fsd_contents_segments",
+    "Segments that are no part of the log, or not any more, and stay for the contents of files in them.",
+);
+/// Their size.
+pub static CONTENTS_BYTES: Definition =
+    gauge("fsd_contents_bytes", "Bytes of the segments that stay for the contents in them alone.");
+/// What is live of all segments.
+pub static LIVE_BYTES: Definition = gauge(
+    "fsd_live_bytes",
+    "Bytes of all segments that are still the contents of files, with their names and what records take.",
+);
+/// All files of the data directory.
+pub static DATA_BYTES: Definition =
+    gauge("fsd_data_bytes", "Bytes of all files in the data directory; absent if it cannot be told.");
+/// Checkpoints.
+pub static CHECKPOINTS: Definition =
+    gauge("fsd_checkpoints", "Checkpoints that stand; the newest two are kept.");
+/// Their size.
+pub static CHECKPOINT_BYTES: Definition =
+    gauge("fsd_checkpoint_bytes", "Bytes of the checkpoints that stand.");
+/// How far the newest one goes.
+pub static CHECKPOINT_INDEX: Definition =
+    gauge("fsd_checkpoint_index", "The log entry as of which the newest checkpoint is; 0 if there is none.");
+/// Its size.
+pub static CHECKPOINT_NEWEST_BYTES: Definition =
+    gauge("fsd_checkpoint_newest_bytes", "Bytes of the newest checkpoint; 0 if there is none.");
+/// The time of a checkpoint.
+pub static CHECKPOINT_DURATION: Definition = durations(
+    "fsd_checkpoint_duration_seconds",
+    "Time from the beginning of a checkpoint of the node's own store until it stands.",
+);
 /// Files.
 pub static FILES: Definition = gauge("fsd_files", "Files in the node's store.");
 /// The revision counter.
@@ -219,8 +253,17 @@ pub static ALL: &[&Definition] = &[
     &HARD_STATE_DURATION,
     &READ_BATCH,
     &LOG_SEGMENTS,
-    &LOG_BYTES,
     &LAST_SEGMENT_USED,
+    &LOG_BYTES,
+    &CONTENTS_SEGMENTS,
+    &CONTENTS_BYTES,
+    &LIVE_BYTES,
+    &DATA_BYTES,
+    &CHECKPOINTS,
+    &CHECKPOINT_BYTES,
+    &CHECKPOINT_INDEX,
+    &CHECKPOINT_NEWEST_BYTES,
+    &CHECKPOINT_DURATION,
     &FILES,
     &REVISION,
     &SESSIONS,

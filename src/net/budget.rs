@@ -74,6 +74,7 @@ pub(super) fn held_by_request(request: &ClientRequest) -> usize {
         Operation::Change { command } | Operation::SessionChange { command, .. } => command.len(),
         Operation::List { prefix, after, .. } => prefix.len() + after.len(),
         Operation::Status
+        | Operation::StorageStatus
         | Operation::OpenSession
         | Operation::KeepAlive { .. }
         | Operation::CloseSession { .. } => 0,

@@ -83,7 +83,9 @@ impl<D: Disk> Node<D> {
         let is_dead = |segment: &ContentsSegment| self.store.live(segment.id.0).files == 0;
         let live_bytes = self.live_bytes();
         Space {
-            segments_bytes: self.log.bytes_on_disk() + segment_bytes.max(self.log.spare_bytes()),
+            segments_bytes: self.log.log_bytes()
+                + self.log.contents_bytes()
+                + segment_bytes.saturating_sub(self.log.spare_bytes()),
             dead_bytes: self.log.sealed_segments().filter(is_dead).map(|segment| segment.len_bytes).sum(),
             checkpoints_bytes: self.housekeeping.checkpoints_bytes(),
             live_bytes,

@@ -30,6 +30,7 @@ impl<D: Disk> Node<D> {
         let mut client = Client { origin, id, timeout_ms, asked };
         let answer = match operation {
             Operation::Status => Some(Outcome::Status(self.status())),
+            Operation::StorageStatus => Some(Outcome::StorageStatus(self.storage_status())),
             Operation::Change { command } if self.forwards(origin) => {
                 self.forward(now_ms, &mut client, &command)
             }
@@ -304,6 +305,7 @@ impl<D: Disk> Node<D> {
             }
             Operation::Change { .. }
             | Operation::Status
+            | Operation::StorageStatus
             | Operation::OpenSession
             | Operation::SessionChange { .. }
             | Operation::KeepAlive { .. }

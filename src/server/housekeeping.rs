@@ -95,6 +95,11 @@ impl<D: Disk> Housekeeping<D> {
         self.checkpoints.iter().chain(making).map(CheckpointHead::file_bytes).sum()
     }
 
+    /// The checkpoints that stand, the older one first.
+    pub(super) fn checkpoints(&self) -> &[CheckpointHead] {
+        &self.checkpoints
+    }
+
     /// Files that nothing refers to are to be removed.
     pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
         self.unused.extend(names);
@@ -289,6 +294,7 @@ impl<D: Disk> Node<D> {
         let LogSummary { registrations, genesis, .. } = self.raft.summary_at(index, base.stamp);
         self.housekeeping.grown_from = self.log.appended_bytes();
         (self.housekeeping.is_hurried, self.housekeeping.is_clean) = (false, false);
+        self.measurements.checkpoint_begins();
         let (salt, identity) = (self.log.draw_salt(), self.log.identity().clone());
         let (image, segments) = begin_image(&mut self.store);
         let head = CheckpointHead {
@@ -362,6 +368,7 @@ impl<D: Disk> Node<D> {
     /// A checkpoint is on the disk for good: what only an earlier one needed can go.
     fn checkpoint_stands(&mut self) -> Result<(), Fault> {
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
+        self.measurements.checkpoint_stands();
         let housekeeping = &mut self.housekeeping;
         housekeeping.has_complained = false;
         housekeeping.checkpoints.push(making.head);

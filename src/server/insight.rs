@@ -1,14 +1,14 @@
 //! What a node holds, for clients who ask and for those who check whole clusters from outside: it can be looked at,
 //! never changed.
 
-use fsd_wire::EntryId;
-use fsd_wire::client::NodeStatus;
+use fsd_wire::client::{NodeStatus, StorageStatus};
+use fsd_wire::{EntryId, LogIndex};
 
 use super::node::Node;
 use crate::file_store::FileStore;
 use crate::mapping::Disk;
 use crate::raft::Raft;
-use crate::storage::SegmentedLog;
+use crate::storage::{CheckpointHead, SegmentedLog};
 
 impl<D: Disk> Node<D> {
     /// The consensus core, for those who check it from outside.
@@ -50,6 +50,20 @@ impl<D: Disk> Node<D> {
             files: self.store.len() as u64,
             revision: self.store.revision(),
             cluster: self.config.cluster.clone(),
+        }
+    }
+
+    /// What the data directory takes.
+    pub(super) fn storage_status(&self) -> StorageStatus {
+        let checkpoints = self.housekeeping.checkpoints();
+        StorageStatus {
+            log_bytes: self.log.log_bytes(),
+            contents_bytes: self.log.contents_bytes(),
+            checkpoint_bytes: checkpoints.iter().map(CheckpointHead::file_bytes).sum(),
+            live_bytes: self.space().live_bytes,
+            // It is for a person, and the next operation on such a disk ends the node anyway.
+            total_bytes: self.log.disk().used_bytes().unwrap_or(0),
+            checkpoint_index: checkpoints.last().map_or(LogIndex(0), |head| head.entry.index),
         }
     }
 }

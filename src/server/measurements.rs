@@ -11,6 +11,7 @@ use crate::limits;
 use crate::mapping::Disk;
 use crate::metrics::{Histogram, Page, definitions};
 use crate::raft::LogChange;
+use crate::storage::CheckpointHead;
 
 /// Reads a clock in microseconds, from any beginning.
 pub type Stopwatch = Box<dyn Fn() -> u64>;
@@ -50,7 +51,7 @@ impl RequestKind {
             Operation::Read { .. } => Self::Read,
             Operation::Stat { .. } => Self::Stat,
             Operation::List { .. } => Self::List,
-            Operation::Status => Self::Status,
+            Operation::Status | Operation::StorageStatus => Self::Status,
             Operation::OpenSession | Operation::KeepAlive { .. } | Operation::CloseSession { .. } => {
                 Self::Session
             }
@@ -153,6 +154,9 @@ pub(super) struct Measurements {
     unflushed_entries: u64,
     hard_state_us: Histogram,
     read_batch: Histogram,
+    checkpoint_us: Histogram,
+    /// When the checkpoint that is being made was begun.
+    checkpoint_began_us: u64,
     requests: [[u64; Ending::ALL.len()]; RequestKind::ALL.len()],
     /// By kind and result.
     request_us: Vec<[Histogram; EndResult::ALL.len()]>,
@@ -173,6 +177,8 @@ impl Measurements {
             unflushed_entries: 0,
             hard_state_us: Histogram::new(&definitions::HARD_STATE_DURATION),
             read_batch: Histogram::new(&definitions::READ_BATCH),
+            checkpoint_us: Histogram::new(&definitions::CHECKPOINT_DURATION),
+            checkpoint_began_us: 0,
             requests: Default::default(),
             request_us: RequestKind::ALL.iter().map(|_| request_us()).collect(),
         }
@@ -184,6 +190,22 @@ impl Measurements {
             Some(stopwatch) => stopwatch(),
             None => now_ms.saturating_mul(1000),
         };
+    }
+
+    /// A checkpoint of this node's own store is begun.
+    pub(super) fn checkpoint_begins(&mut self) {
+        self.checkpoint_began_us = self.read_stopwatch();
+    }
+
+    /// It is on the disk for good.
+    pub(super) fn checkpoint_stands(&mut self) {
+        let took_us = self.read_stopwatch().saturating_sub(self.checkpoint_began_us);
+        self.checkpoint_us.record(took_us);
+    }
+
+    /// The time between two turns.
+    fn read_stopwatch(&self) -> u64 {
+        self.stopwatch.as_ref().map_or(self.now_us, |stopwatch| stopwatch())
     }
 
     /// Notes what was appended to the log.
@@ -275,13 +297,34 @@ impl<D: Disk> Node<D> {
         page.histogram(&definitions::HARD_STATE_DURATION, &measured.hard_state_us);
         page.histogram(&definitions::READ_BATCH, &measured.read_batch);
         page.value(&definitions::LOG_SEGMENTS, self.log.segment_count() as u64);
-        page.value(&definitions::LOG_BYTES, self.log.bytes_on_disk());
         page.value(&definitions::LAST_SEGMENT_USED, self.log.last_segment_used_bytes());
+        self.write_storage_metrics(page);
         page.value(&definitions::FILES, self.store.len() as u64);
         page.value(&definitions::REVISION, self.store.revision().0);
         page.value(&definitions::SESSIONS, self.store.sessions() as u64);
         page.value(&definitions::SESSIONS_MAX, u64::from(limits::SESSIONS_MAX));
         self.write_request_metrics(page);
+    }
+
+    fn write_storage_metrics(&self, page: &mut Page) {
+        let status = self.storage_status();
+        page.value(&definitions::LOG_BYTES, status.log_bytes);
+        page.value(&definitions::CONTENTS_SEGMENTS, self.log.contents_segments().count() as u64);
+        page.value(&definitions::CONTENTS_BYTES, status.contents_bytes);
+        page.value(&definitions::LIVE_BYTES, status.live_bytes);
+        page.family(&definitions::DATA_BYTES);
+        if status.total_bytes > 0 {
+            page.sample(&[], status.total_bytes);
+        }
+        let checkpoints = self.housekeeping.checkpoints();
+        page.value(&definitions::CHECKPOINTS, checkpoints.len() as u64);
+        page.value(&definitions::CHECKPOINT_BYTES, status.checkpoint_bytes);
+        page.value(&definitions::CHECKPOINT_INDEX, status.checkpoint_index.0);
+        page.value(
+            &definitions::CHECKPOINT_NEWEST_BYTES,
+            checkpoints.last().map_or(0, CheckpointHead::file_bytes),
+        );
+        page.histogram(&definitions::CHECKPOINT_DURATION, &self.measurements.checkpoint_us);
     }
 
     fn write_request_metrics(&self, page: &mut Page) {
@@ -337,6 +380,18 @@ mod tests {
         let times = &measured.request_us[RequestKind::Cas as usize];
         let sums = [EndResult::Done, EndResult::Refused, EndResult::Unknown].map(|r| times[r as usize].sum());
         assert_eq!(sums, [0, 6_000, 3_000]);
+    }
+
+    #[test]
+    fn a_checkpoint_takes_the_time_from_its_beginning_to_its_name() {
+        let mut measured = Measurements::new();
+        let ticks = std::rc::Rc::new(std::cell::Cell::new(5_000));
+        let clock = std::rc::Rc::clone(&ticks);
+        measured.stopwatch = Some(Box::new(move || clock.get()));
+        measured.checkpoint_begins();
+        ticks.set(12_000);
+        measured.checkpoint_stands();
+        assert_eq!((measured.checkpoint_us.count(), measured.checkpoint_us.sum()), (1, 7_000));
     }
 
     #[test]

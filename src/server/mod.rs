@@ -37,7 +37,7 @@ use mio::Waker;
 use crate::clock::Clock;
 use crate::config::{Config, Listen, TextWrites};
 use crate::limits;
-use crate::mapping::FileDisk;
+use crate::mapping::{self, Disk, FileDisk};
 use crate::net::{Addresses, ConnectionId, HttpReply, Net, PARENT_TOKEN, SIGNAL_TOKEN, Settings, WAKE_TOKEN};
 use crate::signals::{self, Signals};
 use crate::storage::{self, DirectoryIdentity, Storage};
@@ -210,7 +210,16 @@ pub fn check(config: &Config) -> Result<Vec<String>, Fault> {
         }
         Err(error) => return Err(Fault::DataDirectory(config.data_dir.clone(), error)),
     };
-    Ok(storage::check(&disk, &directory_identity(config))?)
+    mapping::allow_many_files();
+    let mut lines = storage::check(&disk, &directory_identity(config), &mut StoreImage::default())?;
+    if let Ok(room) = disk.room() {
+        let used = disk.used_bytes().unwrap_or(0);
+        lines.push(format!(
+            "disk: the data directory takes {used} bytes; {} of {} bytes are free, a segment takes {}",
+            room.free_bytes, room.size_bytes, config.segment_bytes
+        ));
+    }
+    Ok(lines)
 }
 
 fn exchange_jobs(node: &mut Node<FileDisk>, helper: &mut Helper<FileDisk>) -> Result<(), Fault> {

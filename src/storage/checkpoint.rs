@@ -170,6 +170,15 @@ impl CheckpointHead {
         file_bytes(tables_bytes, self.body_bytes).expect("a body that a file has room for")
     }
 
+    /// Where a byte of the body lies in the file.
+    #[must_use]
+    pub fn body_offset(&self, at: u64) -> u64 {
+        let tables_bytes = tables_bytes(self.registrations.len() as u64, self.segments.len() as u64);
+        let before = HEADER_BYTES as u64 + blocks_bytes(tables_bytes).unwrap_or(0);
+        let blocks = at / BLOCK_PAYLOAD_BYTES_MAX as u64 + 1;
+        before + at + blocks * BLOCK_HEAD_BYTES as u64
+    }
+
     fn tables(&self) -> Vec<u8> {
         let mut tables = Vec::new();
         for (index, node, incarnation) in &self.registrations {

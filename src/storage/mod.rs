@@ -10,10 +10,12 @@ pub mod hard_state;
 pub mod inspect;
 pub mod kept;
 mod lock;
+mod prospect;
 mod recovery;
 pub mod segment;
 mod segment_reader;
 pub mod segmented_log;
+pub mod still;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -113,10 +115,14 @@ pub fn open<D: Disk>(
     open_into(disk, identity, segment_bytes, random, &mut NoImage)
 }
 
-/// Says what [`open`] would find, and changes nothing.
+/// Says what [`open_into`] would find and do, a line each, and changes nothing.
 ///
 /// # Errors
-/// As [`open`].
-pub fn check<D: Disk>(disk: &D, identity: &DirectoryIdentity) -> Result<Vec<String>, StorageError> {
-    recovery::check(disk, identity)
+/// As [`open_into`].
+pub fn check<D: Disk>(
+    disk: &D,
+    identity: &DirectoryIdentity,
+    sink: &mut dyn ImageSink,
+) -> Result<Vec<String>, StorageError> {
+    prospect::check(disk, identity, sink)
 }

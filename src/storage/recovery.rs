@@ -5,7 +5,7 @@ use std::io;
 
 use fsd_wire::{Entry, EntryKind, Genesis, Incarnation, Life, LogIndex, Register, Term};
 
-use super::checkpoints::{FoundCheckpoints, ImageSink, NoImage};
+use super::checkpoints::{FoundCheckpoints, ImageSink};
 use super::error::{Doing, StorageError};
 use super::hard_state::{self, HARD_STATE_NAME, HardStateFile, StoredState};
 use super::segment::{ACTIVATION_AT, NameKind, Position, RecordHead, file_name, parse_name};
@@ -112,26 +112,6 @@ pub(super) fn store_again<F: MappedFile>(file: &mut F, from: u64, to: u64) -> io
     Ok(())
 }
 
-/// See [`super::check`].
-pub(super) fn check<D: Disk>(disk: &D, identity: &DirectoryIdentity) -> Result<Vec<String>, StorageError> {
-    let stored = read_hard_state(disk, identity)?;
-    let mut checkpoints = FoundCheckpoints::find(disk, Some(identity), &mut NoImage)?;
-    let (found, _) = read_log(disk, identity, stored.as_ref(), &mut checkpoints)?;
-    let mut report = report(disk, &found, &checkpoints);
-    report.push(match &stored {
-        None => "no hard state yet: the node has never run here".to_owned(),
-        Some(StoredState { state, .. }) => {
-            format!(
-                "incarnation {:016x}, life {}, term {}",
-                state.incarnation.0,
-                state.life.count(),
-                state.term
-            )
-        }
-    });
-    Ok(report)
-}
-
 fn draw_u32(random: &mut dyn FnMut() -> u64) -> u32 {
     random() as u32
 }
@@ -149,7 +129,7 @@ fn new_state(random: &mut dyn FnMut() -> u64) -> HardState {
     }
 }
 
-fn read_hard_state<D: Disk>(
+pub(super) fn read_hard_state<D: Disk>(
     disk: &D,
     identity: &DirectoryIdentity,
 ) -> Result<Option<StoredState>, StorageError> {
@@ -175,7 +155,7 @@ fn read_hard_state<D: Disk>(
     Ok(Some(stored))
 }
 
-fn read_log<D: Disk>(
+pub(super) fn read_log<D: Disk>(
     disk: &D,
     identity: &DirectoryIdentity,
     stored: Option<&StoredState>,

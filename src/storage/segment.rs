@@ -155,12 +155,6 @@ pub(super) fn temporary_name(id: SegmentId) -> String {
     format!("{NAME_HEAD}{:016x}{TEMPORARY_TAIL}", id.0)
 }
 
-/// Whether a file of this name is a segment, or claims to be.
-#[must_use]
-pub fn is_file_name(name: &str) -> bool {
-    matches!(parse_name(name), NameKind::Segment(_))
-}
-
 /// The name of the file of the checkpoint as of an entry.
 #[must_use]
 pub fn checkpoint_name(index: LogIndex) -> String {

@@ -492,11 +492,16 @@ impl<D: Disk> SegmentedLog<D> {
         self.salts.u64(..)
     }
 
-    /// Bytes of the segments on the disk, without one that is made ready.
+    /// Bytes of the log's segments on the disk, with one that is made ready.
     #[must_use]
-    pub fn bytes_on_disk(&self) -> u64 {
-        let contents = self.contents.values().map(|segment| segment.header.len_bytes);
-        self.segments.iter().map(|segment| segment.header.len_bytes).chain(contents).sum()
+    pub fn log_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.header.len_bytes).sum::<u64>() + self.spare_bytes()
+    }
+
+    /// Bytes of the segments that are there for the contents in them alone.
+    #[must_use]
+    pub fn contents_bytes(&self) -> u64 {
+        self.contents.values().map(|segment| segment.header.len_bytes).sum()
     }
 
     /// Bytes of the segment that is made ready; 0 when there is none.
@@ -511,10 +516,10 @@ impl<D: Disk> SegmentedLog<D> {
         if self.segments.is_empty() { 0 } else { u64::from(self.end.offset()) }
     }
 
-    /// How many segments there are.
+    /// How many segments the log has, without one that is made ready.
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        self.segments.len() + self.contents.len()
+        self.segments.len()
     }
 }
 

@@ -92,6 +92,16 @@ impl<F> Survey<F> {
     pub(super) fn is_torn(&self) -> bool {
         self.torn.iter().any(|torn| torn.position == self.end)
     }
+
+    /// The bytes of the log's records behind a place.
+    pub(super) fn bytes_behind(&self, place: Position) -> u64 {
+        let ends = self.segments.iter().skip(1).map(|next| next.activation.previous_end).chain([self.end]);
+        let bytes = |(segment, end): (&SegmentFile<F>, Position)| {
+            let from = place.max(Position::new(segment.header.id, RECORDS_AT));
+            if end.segment() == from.segment() { end.0.saturating_sub(from.0) } else { 0 }
+        };
+        self.segments.iter().zip(ends).map(bytes).sum()
+    }
 }
 
 /// Who is told what the walk finds.
@@ -279,7 +289,8 @@ impl<'a, D: Disk> Walk<'a, D> {
             if candidate.activation.is_none() {
                 let rest = search_rest(&candidate.file, &candidate.header, u64::from(RECORDS_AT), limit);
                 let rest = self.read(id, rest)?;
-                if rest.durable.segment() == id || self.found.proven.segment() == id {
+                let is_proven = rest.durable.segment() == id || self.found.proven.segment() == id;
+                if is_proven || self.known.needed.contains(&id) {
                     // While a node runs, it may have rolled since its first page was read.
                     let again = Activation::read(&candidate.file, &candidate.header);
                     candidate.activation = self.read(id, again)?;
@@ -323,11 +334,12 @@ impl<'a, D: Disk> Walk<'a, D> {
         self.found.segments.last().map_or(before, |segment| segment.header.id)
     }
 
-    /// A segment that is no part of the log counts if some checkpoint refers to its contents.
+    /// A segment that is no part of the log counts if some checkpoint refers to its contents, and if it is looked at
+    /// alone.
     fn set_aside(&mut self, candidate: Candidate<D::File>) {
         let Candidate { mut file, header, is_kept, .. } = candidate;
         let id = header.id;
-        if self.known.referred.contains(&id) {
+        if self.known.referred.contains(&id) || self.is_partial {
             file.seal();
             self.found.contents.insert(id, ContentsFile { file, header });
         } else {

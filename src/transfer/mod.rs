@@ -6,6 +6,7 @@
 //! have to itself. When a stream is sent, in which messages, and at what rate, is not decided here.
 
 pub mod format;
+mod inspect;
 mod reader;
 mod writer;
 
@@ -18,6 +19,7 @@ use crate::file_store::ImageError;
 use crate::storage::StorageError;
 
 pub use format::{StreamError, StreamHead, StreamProblem};
+pub use inspect::{CheckpointItems, check_contents, check_image};
 pub use reader::{Chunk, StreamReader};
 pub use writer::{Progress, Received, StreamWriter};
 

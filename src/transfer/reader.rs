@@ -153,7 +153,7 @@ impl<D: Disk> StreamReader<D> {
     }
 }
 
-fn stream_head(of: CheckpointHead, contents_bytes: u64) -> StreamHead {
+pub(super) fn stream_head(of: CheckpointHead, contents_bytes: u64) -> StreamHead {
     StreamHead {
         cluster: of.identity.cluster,
         genesis: of.genesis,
@@ -169,8 +169,8 @@ fn stream_head(of: CheckpointHead, contents_bytes: u64) -> StreamHead {
 }
 
 /// The items of a checkpoint's body, one by one.
-struct Body<F> {
-    checkpoint: CheckpointReader<F>,
+pub(super) struct Body<F> {
+    pub(super) checkpoint: CheckpointReader<F>,
     /// What was read of the body, and how much of that was given out.
     bytes: Vec<u8>,
     used: usize,
@@ -179,7 +179,7 @@ struct Body<F> {
 }
 
 impl<F: MappedFile> Body<F> {
-    fn of(checkpoint: CheckpointReader<F>) -> Self {
+    pub(super) fn of(checkpoint: CheckpointReader<F>) -> Self {
         Self { checkpoint, bytes: Vec::new(), used: 0, at: 0 }
     }
 
@@ -197,13 +197,13 @@ impl<F: MappedFile> Body<F> {
         Ok(contents_bytes)
     }
 
-    fn file(&mut self) -> Result<(FileItem<'_>, Position), TransferError> {
+    pub(super) fn file(&mut self) -> Result<(FileItem<'_>, Position), TransferError> {
         let item = self.item(|bytes| FileItem::of_image(bytes).map(|(_, _, item_bytes)| item_bytes))?;
         let (item, contents, _) = FileItem::of_image(item).expect("an item that is whole");
         Ok((item, Position(contents.0)))
     }
 
-    fn session(&mut self) -> Result<&[u8], TransferError> {
+    pub(super) fn session(&mut self) -> Result<&[u8], TransferError> {
         self.item(|bytes| session_item(bytes).map(<[u8]>::len))
     }
 
@@ -222,7 +222,7 @@ impl<F: MappedFile> Body<F> {
     }
 
     /// Makes sure that there is nothing behind the last item, and that the checkpoint is whole.
-    fn finish(&mut self) -> Result<(), TransferError> {
+    pub(super) fn finish(&mut self) -> Result<(), TransferError> {
         if self.used < self.bytes.len() || self.read_on()? {
             return Err(self.error("more than files and sessions"));
         }

@@ -11,7 +11,9 @@ use crate::error::DecodeError;
 use crate::frame::Frame;
 use crate::hello::REASON_BYTES_MAX;
 use crate::session::{decode_acknowledged, decode_change, decode_session, encode_change};
-use crate::types::{LogIndex, NodeId, RequestId, Sequence, SessionId, Term, Version};
+use crate::types::{NodeId, RequestId, Sequence, SessionId, Term, Version};
+
+pub use crate::status::{NodeRole, NodeStatus, StorageStatus};
 
 /// The longest address in a redirect, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 255;
@@ -25,6 +27,7 @@ const KIND_OPEN_SESSION: u16 = 37;
 const KIND_SESSION_CHANGE: u16 = 38;
 const KIND_KEEP_ALIVE: u16 = 39;
 const KIND_CLOSE_SESSION: u16 = 40;
+const KIND_STORAGE_STATUS: u16 = 41;
 const KIND_READ_REPLY: u16 = 48;
 const KIND_STAT_REPLY: u16 = 49;
 const KIND_CHANGE_REPLY: u16 = 50;
@@ -33,6 +36,7 @@ const KIND_STATUS_REPLY: u16 = 52;
 const KIND_REFUSAL: u16 = 53;
 const KIND_SESSION_OPENED: u16 = 54;
 const KIND_SESSION_DONE: u16 = 55;
+const KIND_STORAGE_STATUS_REPLY: u16 = 56;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub enum Operation {
         /// The session.
         session: SessionId,
     },
+    /// What the node's data directory takes. Answered by any node, leader or not.
+    StorageStatus,
 }
 
 /// A request of a client.
@@ -113,6 +119,7 @@ impl Message for ClientRequest {
             Operation::SessionChange { .. } => KIND_SESSION_CHANGE,
             Operation::KeepAlive { .. } => KIND_KEEP_ALIVE,
             Operation::CloseSession { .. } => KIND_CLOSE_SESSION,
+            Operation::StorageStatus => KIND_STORAGE_STATUS,
         }
     }
 
@@ -131,7 +138,7 @@ impl Message for ClientRequest {
                 out.text(after);
                 out.u32(*limit);
             }
-            Operation::Status | Operation::OpenSession => {}
+            Operation::Status | Operation::OpenSession | Operation::StorageStatus => {}
             Operation::SessionChange { session, sequence, acknowledged, command } => {
                 encode_change(out, *session, *sequence, *acknowledged);
                 for part in command.parts() {
@@ -177,6 +184,7 @@ impl ClientRequest {
                 acknowledged: decode_acknowledged(&mut reader)?,
             },
             KIND_CLOSE_SESSION => Operation::CloseSession { session: decode_session(&mut reader)? },
+            KIND_STORAGE_STATUS => Operation::StorageStatus,
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
@@ -213,78 +221,6 @@ impl FileInfo {
             name: reader.text("name", NAME_BYTES_MAX)?,
         })
     }
-}
-
-/// What a node is in its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeRole {
-    /// It follows a leader, or waits for one.
-    Follower,
-    /// It asks whether it would be elected.
-    PreCandidate,
-    /// It stands for election.
-    Candidate,
-    /// It leads.
-    Leader,
-}
-
-impl NodeRole {
-    fn to_byte(self) -> u8 {
-        match self {
-            Self::Follower => 1,
-            Self::PreCandidate => 2,
-            Self::Candidate => 3,
-            Self::Leader => 4,
-        }
-    }
-
-    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
-        Ok(match byte {
-            1 => Self::Follower,
-            2 => Self::PreCandidate,
-            3 => Self::Candidate,
-            4 => Self::Leader,
-            other => return Err(DecodeError::BadValue { field: "role", value: u64::from(other) }),
-        })
-    }
-}
-
-impl std::fmt::Display for NodeRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Follower => "follower",
-            Self::PreCandidate => "pre-candidate",
-            Self::Candidate => "candidate",
-            Self::Leader => "leader",
-        })
-    }
-}
-
-/// What a node knows of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// The node.
-    pub node: NodeId,
-    /// Its role.
-    pub role: NodeRole,
-    /// Its term.
-    pub term: Term,
-    /// The leader that it knows of.
-    pub leader: Option<NodeId>,
-    /// Up to where it knows the log to be committed.
-    pub commit_index: LogIndex,
-    /// Up to where it has applied the log.
-    pub last_applied: LogIndex,
-    /// The first entry that it keeps.
-    pub first_log_index: LogIndex,
-    /// The last entry that it has.
-    pub last_log_index: LogIndex,
-    /// Files in its store.
-    pub files: u64,
-    /// The store's revision counter.
-    pub revision: Version,
-    /// The cluster's name.
-    pub cluster: String,
 }
 
 /// Why a request was not done, or is not known to be done.
@@ -433,6 +369,8 @@ pub enum Outcome {
     },
     /// A session was kept alive, or closed.
     SessionDone,
+    /// What the node's data directory takes.
+    StorageStatus(StorageStatus),
     /// Not done, or not known to be done.
     Refused(Refusal),
 }
@@ -456,6 +394,7 @@ impl Message for ClientReply {
             Outcome::Status(_) => KIND_STATUS_REPLY,
             Outcome::SessionOpened { .. } => KIND_SESSION_OPENED,
             Outcome::SessionDone => KIND_SESSION_DONE,
+            Outcome::StorageStatus(_) => KIND_STORAGE_STATUS_REPLY,
             Outcome::Refused(_) => KIND_REFUSAL,
         }
     }
@@ -483,6 +422,7 @@ impl Message for ClientReply {
                 out.u64(*idle_ms);
             }
             Outcome::SessionDone => {}
+            Outcome::StorageStatus(status) => status.encode(out),
             Outcome::Refused(refusal) => refusal.encode(out),
         }
     }
@@ -510,6 +450,7 @@ impl ClientReply {
                 Outcome::SessionOpened { session: decode_session(&mut reader)?, idle_ms: reader.u64()? }
             }
             KIND_SESSION_DONE => Outcome::SessionDone,
+            KIND_STORAGE_STATUS_REPLY => Outcome::StorageStatus(StorageStatus::decode(&mut reader)?),
             KIND_REFUSAL => Outcome::Refused(Refusal::decode(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
@@ -526,38 +467,4 @@ fn decode_list(reader: &mut Reader) -> Result<Outcome, DecodeError> {
         files.push(FileInfo::decode(reader)?);
     }
     Ok(Outcome::Listed { files, more })
-}
-
-impl NodeStatus {
-    fn encode(&self, out: &mut Writer) {
-        out.u32(self.node.0);
-        out.u8(self.role.to_byte());
-        out.u64(self.term.0);
-        out.u32(self.leader.map_or(0, |node| node.0));
-        for index in [self.commit_index, self.last_applied, self.first_log_index, self.last_log_index] {
-            out.u64(index.0);
-        }
-        out.u64(self.files);
-        out.u64(self.revision.0);
-        out.text(&self.cluster);
-    }
-
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            node: NodeId(reader.u32()?),
-            role: NodeRole::from_byte(reader.u8()?)?,
-            term: Term(reader.u64()?),
-            leader: match reader.u32()? {
-                0 => None,
-                node => Some(NodeId(node)),
-            },
-            commit_index: LogIndex(reader.u64()?),
-            last_applied: LogIndex(reader.u64()?),
-            first_log_index: LogIndex(reader.u64()?),
-            last_log_index: LogIndex(reader.u64()?),
-            files: reader.u64()?,
-            revision: Version(reader.u64()?),
-            cluster: reader.text("cluster", crate::hello::CLUSTER_NAME_BYTES_MAX)?,
-        })
-    }
 }

@@ -14,6 +14,7 @@ pub mod peer;
 pub mod receive_buffer;
 pub mod session;
 pub mod snapshot;
+mod status;
 pub mod types;
 
 pub use command::{Command, NAME_BYTES_MAX, Operation};

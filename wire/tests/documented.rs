@@ -109,6 +109,7 @@ fn name_of(message: &AnyMessage) -> String {
             Outcome::Read { .. } => "ReadReply".into(),
             Outcome::Stat(_) => "StatReply".into(),
             Outcome::Status(_) => "StatusReply".into(),
+            Outcome::StorageStatus(_) => "StorageStatusReply".into(),
             Outcome::SessionOpened { .. } | Outcome::SessionDone => format!("{outcome:?}"),
         },
     };

@@ -4,7 +4,9 @@ mod common;
 
 use bytes::Bytes;
 use common::{AnyMessage, Stored, decode_frame};
-use fsd_wire::client::{self, ClientReply, ClientRequest, FileInfo, NodeRole, NodeStatus, Outcome, Refusal};
+use fsd_wire::client::{
+    self, ClientReply, ClientRequest, FileInfo, NodeRole, NodeStatus, Outcome, Refusal, StorageStatus,
+};
 use fsd_wire::codec::COUNTER_MAX;
 use fsd_wire::hello::{self, Hello, HelloReply, HelloStatus, Identity, Role};
 use fsd_wire::peer::{
@@ -319,6 +321,7 @@ fn request() -> impl Strategy<Value = ClientRequest> {
         (text(NAME_BYTES_MAX), text(NAME_BYTES_MAX), any::<u32>())
             .prop_map(|(prefix, after, limit)| Request::List { prefix, after, limit }),
         Just(Request::Status),
+        Just(Request::StorageStatus),
         Just(Request::OpenSession),
         (session(), sequence(), command()).prop_map(|(session, (sequence, acknowledged), command)| {
             Request::SessionChange { session, sequence, acknowledged, command: command.encode() }
@@ -368,6 +371,17 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
     )
 }
 
+fn storage_status([log, contents, checkpoint, live, total, index]: [u64; 6]) -> Outcome {
+    Outcome::StorageStatus(StorageStatus {
+        log_bytes: log,
+        contents_bytes: contents,
+        checkpoint_bytes: checkpoint,
+        live_bytes: live,
+        total_bytes: total,
+        checkpoint_index: LogIndex(index),
+    })
+}
+
 fn refusal() -> impl Strategy<Value = Refusal> {
     let reason = || text(hello::REASON_BYTES_MAX);
     prop_oneof![
@@ -398,6 +412,7 @@ fn reply() -> impl Strategy<Value = ClientReply> {
         (prop::collection::vec(file_info(), 0..20), any::<bool>())
             .prop_map(|(files, more)| Outcome::Listed { files, more }),
         node_status().prop_map(Outcome::Status),
+        prop::array::uniform6(number()).prop_map(storage_status),
         (session(), any::<u64>()).prop_map(|(session, idle_ms)| Outcome::SessionOpened { session, idle_ms }),
         Just(Outcome::SessionDone),
         refusal().prop_map(Outcome::Refused),

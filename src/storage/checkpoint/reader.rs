@@ -39,6 +39,17 @@ impl<F: MappedFile> CheckpointReader<F> {
         name: &str,
         identity: Option<&DirectoryIdentity>,
     ) -> Result<Self, StorageError> {
+        let (mut reader, registrations, tables_bytes) = Self::open_header(disk, name, identity)?;
+        reader.read_tables(registrations, tables_bytes)?;
+        Ok(reader)
+    }
+
+    /// Opens a checkpoint and reads its header; tells how many registrations its tables have, and their bytes.
+    fn open_header<D: Disk<File = F>>(
+        disk: &D,
+        name: &str,
+        identity: Option<&DirectoryIdentity>,
+    ) -> Result<(Self, u32, u64), StorageError> {
         let path = disk.describe(name);
         let damage = |what: String| StorageError::Damage { file: path.clone(), offset: 0, what };
         let NameKind::Checkpoint(index) = parse_name(name) else {
@@ -69,9 +80,60 @@ impl<F: MappedFile> CheckpointReader<F> {
             return Err(damage(format!("a file of {len_bytes} bytes, by its header {expected:?}")));
         }
         let (blocks, body_bytes_left) = (Blocks::behind(&header, head.salt), head.body_bytes);
-        let mut reader = Self { file, path, head, blocks, body_bytes_left, is_whole: false };
-        reader.read_tables(registrations, tables_bytes)?;
-        Ok(reader)
+        let reader = Self { file, path, head, blocks, body_bytes_left, is_whole: false };
+        Ok((reader, registrations, tables_bytes))
+    }
+
+    /// Reads a whole checkpoint, and goes on behind what is damaged. Gives what it is of, as far as that can be told, and
+    /// all that is wrong, in the order of the file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn verify<D: Disk<File = F>>(
+        disk: &D,
+        name: &str,
+    ) -> Result<(Option<CheckpointHead>, Vec<StorageError>), StorageError> {
+        let opened = Self::open_header(disk, name, None);
+        let (mut reader, registrations, tables_bytes) = match opened {
+            Err(error @ (StorageError::Damage { .. } | StorageError::UnknownFormat { .. })) => {
+                return Ok((None, vec![error]));
+            }
+            opened => opened?,
+        };
+        let mut problems = Vec::new();
+        let tables = reader.verify_blocks(TABLES, tables_bytes, &mut problems)?;
+        if problems.is_empty()
+            && let Err(what) = reader.head.take_tables(registrations, &tables)
+        {
+            problems.push(reader.damage(HEADER_BYTES as u64, what));
+        }
+        let body_bytes = std::mem::take(&mut reader.body_bytes_left);
+        reader.verify_blocks(BODY, body_bytes, &mut problems)?;
+        match reader.read_trailer(problems.is_empty()) {
+            Err(error @ StorageError::Damage { .. }) => problems.push(error),
+            read => read?,
+        }
+        Ok((Some(reader.head), problems))
+    }
+
+    /// Reads all blocks of a section; gives what those of the tables hold, unless one is damaged.
+    fn verify_blocks(
+        &mut self,
+        section: u32,
+        mut bytes_left: u64,
+        problems: &mut Vec<StorageError>,
+    ) -> Result<Vec<u8>, StorageError> {
+        let mut bytes = Vec::new();
+        while bytes_left > 0 {
+            match self.read_block(section, bytes_left) {
+                Ok(payload) if section == TABLES => bytes.extend_from_slice(&payload),
+                Ok(_) => {}
+                Err(error @ StorageError::Damage { .. }) => problems.push(error),
+                Err(error) => return Err(error),
+            }
+            bytes_left -= bytes_left.min(BLOCK_PAYLOAD_BYTES_MAX as u64);
+        }
+        Ok(bytes)
     }
 
     /// What the checkpoint is of.
@@ -91,7 +153,7 @@ impl<F: MappedFile> CheckpointReader<F> {
             return Ok(Some(payload));
         }
         if !self.is_whole {
-            self.read_trailer()?;
+            self.read_trailer(true)?;
             self.is_whole = true;
         }
         Ok(None)
@@ -129,14 +191,17 @@ impl<F: MappedFile> CheckpointReader<F> {
         Err(self.damage(offset, what))
     }
 
-    fn read_trailer(&self) -> Result<(), StorageError> {
+    /// Reads the trailer; if a block was damaged, what it says of the blocks is not looked at.
+    fn read_trailer(&self, blocks_are_whole: bool) -> Result<(), StorageError> {
         let offset = self.blocks.offset;
         let mut found = [0; TRAILER_BYTES];
         self.file.copy_out(offset, &mut found).doing(|| format!("read {}", self.path))?;
-        if found == self.blocks.trailer() {
+        let is_one = found[..8] == *TRAILER_MAGIC;
+        let is_whole =
+            LittleEndian::read_u32(&found[CRC_AT..]) == crc_without_field(Some(self.head.salt), &found);
+        if found == self.blocks.trailer() || (is_one && is_whole && !blocks_are_whole) {
             return Ok(());
         }
-        let is_one = found[..8] == *TRAILER_MAGIC;
         Err(self.damage(offset, if is_one { "not the trailer that belongs here" } else { "no trailer" }))
     }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::simulated_disk::SECTOR_BYTES;
 use crate::storage::kept::{KeptWriter, kept_bytes};
 use crate::storage::segment::{anew_checkpoint_name, checkpoint_name, file_name};
-use crate::storage::{CheckpointHead, CheckpointWriter, LogBase, Position, SegmentId};
+use crate::storage::{CheckpointHead, CheckpointWriter, LogBase, NoImage, Position, SegmentId};
 
 const BODY: &[u8] = b"what a store is made of";
 
@@ -151,6 +151,30 @@ fn kept_segments_count_as_long_as_a_checkpoint_refers_to_them() {
 }
 
 #[test]
+fn what_the_segments_take_is_told_by_what_they_are_for() {
+    let disk = SimulatedDisk::new();
+    let mut storage = log_of(&disk, 20);
+    let all = 7 * SEGMENT_BYTES;
+    assert_eq!((storage.log.log_bytes(), storage.log.contents_bytes()), (all, 0));
+    let spare = storage.log.wants_spare().unwrap().prepare(&disk).unwrap();
+    storage.log.install_spare(spare).unwrap();
+    assert_eq!(storage.log.log_bytes(), all + SEGMENT_BYTES);
+    // What is left behind counts for the contents in it, until it is let go.
+    let base = storage.log.base_behind(id(5)).unwrap();
+    assert_eq!(base.end.segment(), SegmentId(2));
+    storage.log.trim(base);
+    assert_eq!((storage.log.log_bytes(), storage.log.contents_bytes()), (all, SEGMENT_BYTES));
+    let header = storage.log.kept_header(kept_bytes([5000].into_iter()));
+    let kept = KeptWriter::create(&disk, header).unwrap().finish().unwrap();
+    storage.log.install_kept(kept);
+    let kept_bytes = 3 * 4096;
+    assert_eq!(storage.log.contents_bytes(), SEGMENT_BYTES + kept_bytes);
+    assert_eq!(storage.log.log_bytes() + storage.log.contents_bytes() + 8192, disk.used_bytes().unwrap());
+    storage.log.release(SegmentId(1));
+    assert_eq!(storage.log.contents_bytes(), kept_bytes);
+}
+
+#[test]
 fn a_damaged_checkpoint_falls_back_to_the_older_one() {
     let disk = SimulatedDisk::new();
     let storage = log_of(&disk, 20);
@@ -231,4 +255,79 @@ fn a_log_that_begins_anew_has_nothing_of_the_one_before() {
     go_on(&mut storage, 52);
     drop(storage);
     assert_log(&open_ok(&disk), 51, 52);
+}
+
+/// What a start would do, which changes nothing.
+fn prospect(disk: &SimulatedDisk) -> Vec<String> {
+    let before = (disk.operations(), disk.list().unwrap());
+    let report = crate::storage::check(disk, &identity(), &mut NoImage).unwrap();
+    assert_eq!((disk.operations(), disk.list().unwrap()), before);
+    report
+}
+
+#[test]
+fn a_check_tells_what_a_start_would_do() {
+    let disk = SimulatedDisk::new();
+    let storage = log_of(&disk, 20);
+    let heads = [3, 9, 15].map(|index| head_behind(&storage, index, &[1]));
+    let behind = storage.log.bytes_behind(heads[2].log_end);
+    heads.iter().for_each(|head| write(&disk, head));
+    drop(storage);
+    disk.write("checkpoint-00000000000000ff.tmp", vec![1]);
+    let names = heads.each_ref().map(CheckpointHead::name);
+    let bytes = heads[2].file_bytes();
+    let newest = format!(
+        "checkpoint: a start uses {}, of 1 files and 0 sessions as of entry 15 of term 1, {bytes} bytes",
+        names[2]
+    );
+    let expected = [
+        newest.as_str(),
+        &format!("checkpoint: {} stands for it, as of entry 9, should it be damaged", names[1]),
+        &format!("{}: would be removed: newer ones count", names[0]),
+        "log: 5 segments, entries 10 to 20, the last of term 1, 0 superseded records",
+        &format!("log: 5 entries would be applied again, {} bytes of records from entry 16 on", 5 * 1064),
+        "contents: 1 segments besides the log, 8192 bytes, to which a checkpoint refers",
+        "segment-0000000000000002.fsd: would be removed: a checkpoint stands for it",
+        "checkpoint-00000000000000ff.tmp: would be removed: it was being made ready",
+    ];
+    let told = prospect(&disk);
+    for line in expected {
+        assert!(told.iter().any(|found| found == line), "{line} in {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len() + 1);
+    assert!(behind >= 5 * 1064);
+
+    // A newer one that is damaged is named, with what is wrong; the next one is used.
+    disk.rot(&names[2], SECTOR_BYTES + 40, 1);
+    let told = prospect(&disk);
+    assert!(told[0].contains(&format!("a start uses {}", names[1])), "{told:#?}");
+    let why = format!("checkpoint: a newer one does not count: {}: damaged at offset 548: ", names[2]);
+    assert!(told.iter().any(|line| line.starts_with(&why)), "{told:#?}");
+    assert!(
+        told.contains(
+            &"log: 11 entries would be applied again, 11704 bytes of records from entry 10 on".to_owned()
+        ),
+        "{told:#?}"
+    );
+    let removed = format!("{}: would be removed: it is damaged", names[2]);
+    assert!(told.iter().any(|line| line.starts_with(&removed)), "{told:#?}");
+    // And a start does just that.
+    drop(open_ok(&disk));
+    let left = disk.list().unwrap();
+    assert!(left.contains(&names[1]) && left.contains(&names[0]) && !left.contains(&names[2]), "{left:?}");
+}
+
+#[test]
+fn a_kept_segment_without_its_block_is_damaged_and_not_missing() {
+    let disk = SimulatedDisk::new();
+    let mut storage = log_of(&disk, 20);
+    let header = storage.log.kept_header(kept_bytes([1000].into_iter()));
+    let mut writer = KeptWriter::create(&disk, header).unwrap();
+    writer.add(&entry(4, 1, 1000)).unwrap();
+    let kept = writer.finish().unwrap();
+    write(&disk, &head_behind(&storage, 15, &[kept.id().0]));
+    drop(storage);
+    disk.rot(&kept.name(), 512 + 20, 1);
+    let StorageError::Damage { file, offset, .. } = open_error(&disk) else { panic!("it is damage") };
+    assert_eq!((file, offset), (kept.name(), 512));
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::mapping::FileDisk;
 use crate::raft::{HardState, LogView};
 use crate::simulated_disk::Unflushed;
-use crate::storage::{lock_directory, segment};
+use crate::storage::{NoImage, lock_directory, segment};
 
 #[test]
 fn what_was_appended_and_flushed_is_there_again() {
@@ -94,7 +94,7 @@ fn a_read_only_directory_changes_nothing() {
     assert_eq!(disk.create("x", 10).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     assert_eq!(disk.remove("lock").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     assert_eq!(disk.rename("lock", "x").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-    let report = super::super::check(&disk, &identity()).unwrap();
+    let report = super::super::check(&disk, &identity(), &mut NoImage).unwrap();
     assert!(report.iter().any(|line| line.contains("life 1")), "{report:?}");
 }
 

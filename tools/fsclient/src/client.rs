@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fsd_wire::client::{FileInfo, NodeStatus, Operation, Outcome, Refusal};
+use fsd_wire::client::{FileInfo, NodeStatus, Operation, Outcome, Refusal, StorageStatus};
 use fsd_wire::hello::CLUSTER_NAME_BYTES_MAX;
 use fsd_wire::{Command, NAME_BYTES_MAX, Version, command};
 
@@ -80,6 +80,8 @@ pub struct NodeReport {
     pub address: String,
     /// What the node says of itself, or why it does not answer.
     pub status: Result<NodeStatus, AttemptError>,
+    /// What its data directory takes; nothing if it does not tell, as an older release does not.
+    pub storage: Option<StorageStatus>,
 }
 
 impl Client {
@@ -255,7 +257,15 @@ impl Client {
             asked.into_iter().map(|thread| thread.join().expect("asking a node does not panic")).collect()
         });
         let reports = servers.iter().zip(statuses);
-        reports.map(|(address, status)| NodeReport { address: address.clone(), status }).collect()
+        reports
+            .map(|(address, answered)| {
+                let (status, storage) = match answered {
+                    Ok((status, storage)) => (Ok(status), storage),
+                    Err(error) => (Err(error), None),
+                };
+                NodeReport { address: address.clone(), status, storage }
+            })
+            .collect()
     }
 
     /// Asks for what changes nothing.
@@ -370,15 +380,34 @@ fn judge(not_done: NotDone, time_limit: Duration) -> ClientError {
     if decided { not_done.into_nothing_done(time_limit) } else { not_done.into_unknown() }
 }
 
-fn ask_status(address: &str, cluster: &str, deadline: Instant) -> Result<NodeStatus, AttemptError> {
+/// Asks one node. What its disk holds is asked for behind its status: a release that does not know that question
+/// closes the connection.
+fn ask_status(
+    address: &str,
+    cluster: &str,
+    deadline: Instant,
+) -> Result<(NodeStatus, Option<StorageStatus>), AttemptError> {
     let mut connection = Connection::open(address, cluster, deadline)?;
-    connection.submit(Operation::Status, deadline);
+    let status = match ask_one(&mut connection, Operation::Status, deadline)? {
+        Outcome::Status(status) => status,
+        Outcome::Refused(refusal) => return Err(AttemptError::Refused(refusal)),
+        _ => return Err(AttemptError::StrayReply),
+    };
+    let storage = match ask_one(&mut connection, Operation::StorageStatus, deadline) {
+        Ok(Outcome::StorageStatus(storage)) => Some(storage),
+        _ => None,
+    };
+    Ok((status, storage))
+}
+
+fn ask_one(
+    connection: &mut Connection,
+    operation: Operation,
+    deadline: Instant,
+) -> Result<Outcome, AttemptError> {
+    connection.submit(operation, deadline);
     connection.flush(deadline)?;
-    match connection.receive(deadline)?.outcome {
-        Outcome::Status(status) => Ok(status),
-        Outcome::Refused(refusal) => Err(AttemptError::Refused(refusal)),
-        _ => Err(AttemptError::StrayReply),
-    }
+    Ok(connection.receive(deadline)?.outcome)
 }
 
 /// The other rules for names are the nodes' to judge; a name over this length does not even fit their messages.

@@ -59,7 +59,7 @@ pub use conf::{ClusterConf, ConfError};
 pub use connection::Connection;
 pub use error::{AttemptError, ClientError};
 
-pub use fsd_wire::client::{FileInfo, NodeRole, NodeStatus, Operation, Outcome, Refusal};
+pub use fsd_wire::client::{FileInfo, NodeRole, NodeStatus, Operation, Outcome, Refusal, StorageStatus};
 pub use fsd_wire::{Command, NodeId, RequestId, Sequence, SessionId, Term, Version};
 
 /// The largest contents that any configuration of `fsd` accepts; a node may be set to less.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fake_node::{FakeNode, dead_address, error_of_untaken_write, not_leader};
 use fsclient::{
     AttemptError, Client, ClientError, Connection, FileInfo, NodeId, NodeRole, NodeStatus, Operation,
-    Outcome, Refusal, Term, Version,
+    Outcome, Refusal, StorageStatus, Term, Version,
 };
 use fsd_wire::LogIndex;
 use fsd_wire::hello::HelloStatus;
@@ -377,18 +377,41 @@ fn status_asks_every_node_and_tells_who_does_not_answer() {
         revision: Version(9),
         cluster: "demo".to_owned(),
     };
-    let first = FakeNode::answering(move |_, _| Some(Outcome::Status(status(1))));
+    let storage =
+        StorageStatus { log_bytes: 8192, live_bytes: 83, total_bytes: 16_384, ..StorageStatus::default() };
+    let first = FakeNode::answering(move |_, operation| match operation {
+        Operation::Status => Some(Outcome::Status(status(1))),
+        Operation::StorageStatus => Some(Outcome::StorageStatus(storage)),
+        other => panic!("{other:?} was not expected"),
+    });
+    // An older release closes the connection, or says that the request makes no sense.
+    let older = FakeNode::start(move |mut caller| {
+        caller.welcome();
+        let request = caller.request().unwrap();
+        caller.reply(request.id, Outcome::Status(status(2)));
+        let _ = caller.request();
+    });
+    let other = FakeNode::answering(move |_, operation| {
+        Some(match operation {
+            Operation::Status => Outcome::Status(status(3)),
+            _ => Outcome::Refused(Refusal::BadRequest { reason: "what is that".to_owned() }),
+        })
+    });
     let stopped = FakeNode::start(|mut caller| caller.wait_for_close());
     let dead = dead_address();
-    let client = Client::new([first.address.clone(), stopped.address.clone(), dead.clone()])
-        .unwrap()
-        .with_attempt_timeout(SHORT);
+    let servers = [&first.address, &stopped.address, &dead, &older.address, &other.address];
+    let client = Client::new(servers.map(Clone::clone)).unwrap().with_attempt_timeout(SHORT);
     let reports = client.status();
-    let addresses: Vec<&str> = reports.iter().map(|report| report.address.as_str()).collect();
-    assert_eq!(addresses, [&first.address, &stopped.address, &dead]);
+    let addresses: Vec<&String> = reports.iter().map(|report| &report.address).collect();
+    assert_eq!(addresses, servers);
     assert_eq!(reports[0].status.as_ref().unwrap(), &status(1));
     assert!(matches!(reports[1].status, Err(AttemptError::TimedOut)), "{reports:?}");
     assert!(matches!(reports[2].status, Err(AttemptError::Connect(_))), "{reports:?}");
+    assert_eq!(reports[3].status.as_ref().unwrap(), &status(2));
+    assert_eq!(reports[4].status.as_ref().unwrap(), &status(3));
+    let storages: Vec<Option<StorageStatus>> = reports.iter().map(|report| report.storage).collect();
+    assert_eq!(storages, [Some(storage), None, None, None, None]);
+    assert_eq!((first.connections(), older.connections()), (1, 1), "the same connection is used");
 }
 
 #[test]

@@ -4,7 +4,9 @@
 #![allow(dead_code, unreachable_pub)]
 
 use bytes::Bytes;
-use fsd_wire::client::{self, ClientReply, ClientRequest, FileInfo, NodeRole, NodeStatus, Outcome, Refusal};
+use fsd_wire::client::{
+    self, ClientReply, ClientRequest, FileInfo, NodeRole, NodeStatus, Outcome, Refusal, StorageStatus,
+};
 use fsd_wire::codec::{Reader, Writer};
 use fsd_wire::hello::{Hello, HelloReply, HelloStatus, Identity, Role};
 use fsd_wire::peer::{
@@ -54,8 +56,8 @@ impl AnyMessage {
         Ok(match frame.kind {
             1 => Self::Hello(Hello::decode(frame)?),
             2 => Self::HelloReply(HelloReply::decode(frame)?),
-            32..=40 => Self::Request(ClientRequest::decode(frame)?),
-            48..=55 => Self::Reply(ClientReply::decode(frame)?),
+            32..=41 => Self::Request(ClientRequest::decode(frame)?),
+            48..=56 => Self::Reply(ClientReply::decode(frame)?),
             _ => Self::Peer(PeerMessage::decode(frame)?),
         })
     }
@@ -409,6 +411,7 @@ fn requests() -> Vec<(String, AnyMessage)> {
         ),
         ("keep-alive", Request::KeepAlive { session: SessionId(0x0102_0304), acknowledged: Sequence(40) }),
         ("close-session", Request::CloseSession { session: SessionId(0x0102_0304) }),
+        ("storage-status", Request::StorageStatus),
     ]
     .map(|(name, operation)| {
         let request = ClientRequest { id: RequestId(0x0102_0304_0506_0708), timeout_ms: 10_000, operation };
@@ -442,6 +445,14 @@ fn replies() -> Vec<(String, AnyMessage)> {
         revision: Version(43),
         cluster: "demo".into(),
     };
+    let storage = StorageStatus {
+        log_bytes: 0x0102_0304_0506,
+        contents_bytes: 8192,
+        checkpoint_bytes: 1703,
+        live_bytes: 0x0102_0304,
+        total_bytes: 0x0102_0304_ffff,
+        checkpoint_index: LogIndex(7),
+    };
     let of_role = |role, leader| Outcome::Status(NodeStatus { role, leader, ..status.clone() });
     [
         ("read", read),
@@ -455,6 +466,7 @@ fn replies() -> Vec<(String, AnyMessage)> {
         ("status-follower", of_role(NodeRole::Follower, Some(NodeId(1)))),
         ("status-pre-candidate", of_role(NodeRole::PreCandidate, None)),
         ("status-candidate", of_role(NodeRole::Candidate, None)),
+        ("storage-status", Outcome::StorageStatus(storage)),
     ]
     .map(|(name, outcome)| (format!("reply-{name}"), reply(outcome)))
     .into()

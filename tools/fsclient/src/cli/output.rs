@@ -46,6 +46,12 @@ pub(crate) fn status_lines(reports: &[NodeReport], nodes: &[Option<NodeId>]) -> 
                 "address": report.address,
                 "cluster": status.cluster,
                 "revision": status.revision.0,
+                "log_bytes": report.storage.map(|storage| storage.log_bytes),
+                "contents_bytes": report.storage.map(|storage| storage.contents_bytes),
+                "checkpoint_bytes": report.storage.map(|storage| storage.checkpoint_bytes),
+                "live_bytes": report.storage.map(|storage| storage.live_bytes),
+                "total_bytes": report.storage.map(|storage| storage.total_bytes).filter(|bytes| *bytes > 0),
+                "checkpoint": report.storage.map(|storage| storage.checkpoint_index.0),
             }),
             Err(error) => json!({
                 "node": node.map(|node| node.0),
@@ -59,26 +65,48 @@ pub(crate) fn status_lines(reports: &[NodeReport], nodes: &[Option<NodeId>]) -> 
     text
 }
 
-const COLUMNS: [&str; 10] =
-    ["NODE", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "FIRST", "LAST", "FILES", "ADDRESS"];
+/// What the data directory takes comes last: whoever picks a column by its place finds the ones before where they
+/// always were.
+const COLUMNS: [&str; 15] = [
+    "NODE",
+    "ROLE",
+    "TERM",
+    "LEADER",
+    "COMMIT",
+    "APPLIED",
+    "FIRST",
+    "LAST",
+    "FILES",
+    "ADDRESS",
+    "LOG_BYTES",
+    "CONTENTS_BYTES",
+    "CHECKPOINT_BYTES",
+    "LIVE_BYTES",
+    "TOTAL_BYTES",
+];
+const ADDRESS_COLUMN: usize = 9;
 
-/// `status` as a table. A node that does not answer has its reason in place of its figures.
+/// `status` as a table. A node that does not answer has its reason in place of its figures, behind its address.
 pub(crate) fn status_table(reports: &[NodeReport], nodes: &[Option<NodeId>]) -> String {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
     for (report, node) in reports.iter().zip(nodes) {
         rows.push(status_row(report, *node));
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let cell_width = |row: &Vec<String>, column: usize| match row.get(column) {
+        // Nothing stands behind a reason, so nothing need make room for it.
+        Some(cell) if row.len() == COLUMNS.len() || column < ADDRESS_COLUMN => cell.chars().count(),
+        _ => 0,
+    };
+    let width = |column: usize| rows.iter().map(|row| cell_width(row, column)).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };
-            // Words to the left, numbers to the right; the last column needs no padding.
+            // Words to the left, numbers to the right.
             let _ = match COLUMNS[column] {
-                "ROLE" => write!(line, "{gap}{cell:<width$}"),
-                "ADDRESS" => write!(line, "{gap}{cell}"),
+                "ROLE" | "ADDRESS" => write!(line, "{gap}{cell:<width$}"),
                 _ => write!(line, "{gap}{cell:>width$}"),
             };
         }
@@ -88,35 +116,50 @@ pub(crate) fn status_table(reports: &[NodeReport], nodes: &[Option<NodeId>]) -> 
     text
 }
 
-fn status_row(report: &NodeReport, node: Option<NodeId>) -> [String; 10] {
+fn status_row(report: &NodeReport, node: Option<NodeId>) -> Vec<String> {
     let unknown = || "-".to_owned();
-    match &report.status {
-        Ok(status) => [
-            status.node.to_string(),
-            status.role.to_string(),
-            status.term.to_string(),
-            status.leader.map_or_else(unknown, |leader| leader.to_string()),
-            status.commit_index.to_string(),
-            status.last_applied.to_string(),
-            status.first_log_index.to_string(),
-            status.last_log_index.to_string(),
-            status.files.to_string(),
-            report.address.clone(),
-        ],
+    let status = match &report.status {
+        Ok(status) => status,
         Err(error) => {
-            let mut row = [(); 10].map(|()| unknown());
+            let mut row = vec![unknown(); ADDRESS_COLUMN + 1];
             row[0] = node.map_or_else(unknown, |node| node.to_string());
             row[1] = "no answer".to_owned();
-            row[9] = format!("{} ({error})", report.address);
-            row
+            row[ADDRESS_COLUMN] = format!("{} ({error})", report.address);
+            return row;
         }
-    }
+    };
+    let mut row = vec![
+        status.node.to_string(),
+        status.role.to_string(),
+        status.term.to_string(),
+        status.leader.map_or_else(unknown, |leader| leader.to_string()),
+        status.commit_index.to_string(),
+        status.last_applied.to_string(),
+        status.first_log_index.to_string(),
+        status.last_log_index.to_string(),
+        status.files.to_string(),
+        report.address.clone(),
+    ];
+    row.extend(match &report.storage {
+        Some(storage) => {
+            let total = (storage.total_bytes > 0).then_some(storage.total_bytes);
+            [
+                storage.log_bytes.to_string(),
+                storage.contents_bytes.to_string(),
+                storage.checkpoint_bytes.to_string(),
+                storage.live_bytes.to_string(),
+                total.map_or_else(unknown, |total| total.to_string()),
+            ]
+        }
+        None => [(); 5].map(|()| unknown()),
+    });
+    row
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fsclient::{AttemptError, NodeRole, NodeStatus, Term, Version};
+    use fsclient::{AttemptError, NodeRole, NodeStatus, StorageStatus, Term, Version};
     use fsd_wire::LogIndex;
 
     fn reports() -> Vec<NodeReport> {
@@ -133,32 +176,64 @@ mod tests {
             revision: Version(8),
             cluster: "demo".to_owned(),
         };
+        let storage = StorageStatus {
+            log_bytes: 16_777_216,
+            contents_bytes: 0,
+            checkpoint_bytes: 1703,
+            live_bytes: 5_000_000_000,
+            total_bytes: 16_787_111,
+            checkpoint_index: LogIndex(900),
+        };
+        let untold = NodeStatus { node: NodeId(3), role: NodeRole::Follower, ..status.clone() };
+        let address = |port: u16| format!("127.0.0.1:{port}");
         vec![
-            NodeReport { address: "127.0.0.1:7101".to_owned(), status: Ok(status) },
-            NodeReport { address: "127.0.0.1:7102".to_owned(), status: Err(AttemptError::TimedOut) },
+            NodeReport { address: address(7101), status: Ok(status), storage: Some(storage) },
+            NodeReport { address: address(7102), status: Err(AttemptError::TimedOut), storage: None },
+            NodeReport { address: address(7103), status: Ok(untold), storage: None },
         ]
     }
 
     #[test]
     fn the_table_is_aligned_and_names_who_does_not_answer() {
-        let table = status_table(&reports(), &[None, Some(NodeId(2))]);
-        let expected = "\
-NODE  ROLE       TERM  LEADER  COMMIT  APPLIED  FIRST  LAST  FILES  ADDRESS
-   1  leader       12       1    1000      999      1  1001      7  127.0.0.1:7101
-   2  no answer     -       -       -        -      -     -      -  127.0.0.1:7102 (no answer in time)
-";
-        assert_eq!(table, expected);
+        let table = status_table(&reports(), &[None, Some(NodeId(2)), None]);
+        let columns = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let lines: Vec<&str> = table.lines().collect();
+        let (begin, end) = lines[0].split_at(lines[0].find("LOG_BYTES").unwrap());
+        assert_eq!(
+            begin,
+            "NODE  ROLE       TERM  LEADER  COMMIT  APPLIED  FIRST  LAST  FILES  ADDRESS         "
+        );
+        assert_eq!(end, "LOG_BYTES  CONTENTS_BYTES  CHECKPOINT_BYTES  LIVE_BYTES  TOTAL_BYTES");
+        let (begin, end) = lines[1].split_at(begin.len());
+        assert_eq!(
+            begin,
+            "   1  leader       12       1    1000      999      1  1001      7  127.0.0.1:7101  "
+        );
+        assert_eq!(end, " 16777216               0              1703  5000000000     16787111");
+        assert_eq!(
+            lines[2],
+            "   2  no answer     -       -       -        -      -     -      -  127.0.0.1:7102 (no answer in time)"
+        );
+        assert_eq!(columns(lines[3])[9..], ["127.0.0.1:7103", "-", "-", "-", "-", "-"]);
+        assert_eq!((lines.len(), lines[3].len()), (4, lines[0].len()));
     }
 
     #[test]
     fn json_has_a_line_per_node() {
-        let text = status_lines(&reports(), &[None, None]);
+        let text = status_lines(&reports(), &[None, None, None]);
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["commit"], 1000);
         assert_eq!(lines[0]["role"], "leader");
+        assert_eq!((&lines[0]["log_bytes"], &lines[0]["contents_bytes"]), (&16_777_216.into(), &0.into()));
+        assert_eq!(
+            (&lines[0]["live_bytes"], &lines[0]["total_bytes"]),
+            (&5_000_000_000_u64.into(), &16_787_111.into())
+        );
+        assert_eq!((&lines[0]["checkpoint_bytes"], &lines[0]["checkpoint"]), (&1703.into(), &900.into()));
         assert_eq!(lines[1]["error"], "no answer in time");
         assert_eq!(lines[1]["node"], serde_json::Value::Null);
+        assert_eq!((&lines[2]["log_bytes"], &lines[2]["commit"]), (&serde_json::Value::Null, &1000.into()));
     }
 
     #[test]
