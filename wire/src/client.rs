@@ -25,6 +25,8 @@ const KIND_OPEN_SESSION: u16 = 37;
 const KIND_SESSION_CHANGE: u16 = 38;
 const KIND_KEEP_ALIVE: u16 = 39;
 const KIND_CLOSE_SESSION: u16 = 40;
+const KIND_BACKUP_BEGIN: u16 = 46;
+const KIND_BACKUP_CHUNK: u16 = 47;
 const KIND_READ_REPLY: u16 = 48;
 const KIND_STAT_REPLY: u16 = 49;
 const KIND_CHANGE_REPLY: u16 = 50;
@@ -33,6 +35,8 @@ const KIND_STATUS_REPLY: u16 = 52;
 const KIND_REFUSAL: u16 = 53;
 const KIND_SESSION_OPENED: u16 = 54;
 const KIND_SESSION_DONE: u16 = 55;
+const KIND_BACKUP_BEGUN: u16 = 62;
+const KIND_BACKUP_CHUNK_REPLY: u16 = 63;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,15 @@ pub enum Operation {
         /// The session.
         session: SessionId,
     },
+    /// Begins a backup: the node keeps the store as it is now, or a little later, for this connection to fetch.
+    BackupBegin,
+    /// The bytes of a backup from `offset` on: those that follow what was fetched last, or that again.
+    BackupChunk {
+        /// The backup, as [`Outcome::BackupBegun`] names it.
+        backup: u64,
+        /// Where in the stream of the store ([`crate::store_stream`]) the bytes begin.
+        offset: u64,
+    },
 }
 
 /// A request of a client.
@@ -113,6 +126,8 @@ impl Message for ClientRequest {
             Operation::SessionChange { .. } => KIND_SESSION_CHANGE,
             Operation::KeepAlive { .. } => KIND_KEEP_ALIVE,
             Operation::CloseSession { .. } => KIND_CLOSE_SESSION,
+            Operation::BackupBegin => KIND_BACKUP_BEGIN,
+            Operation::BackupChunk { .. } => KIND_BACKUP_CHUNK,
         }
     }
 
@@ -131,7 +146,7 @@ impl Message for ClientRequest {
                 out.text(after);
                 out.u32(*limit);
             }
-            Operation::Status | Operation::OpenSession => {}
+            Operation::Status | Operation::OpenSession | Operation::BackupBegin => {}
             Operation::SessionChange { session, sequence, acknowledged, command } => {
                 encode_change(out, *session, *sequence, *acknowledged);
                 for part in command.parts() {
@@ -143,6 +158,10 @@ impl Message for ClientRequest {
                 out.u64(acknowledged.0);
             }
             Operation::CloseSession { session } => out.u64(session.0),
+            Operation::BackupChunk { backup, offset } => {
+                out.u64(*backup);
+                out.u64(*offset);
+            }
         }
     }
 }
@@ -177,6 +196,8 @@ impl ClientRequest {
                 acknowledged: decode_acknowledged(&mut reader)?,
             },
             KIND_CLOSE_SESSION => Operation::CloseSession { session: decode_session(&mut reader)? },
+            KIND_BACKUP_BEGIN => Operation::BackupBegin,
+            KIND_BACKUP_CHUNK => Operation::BackupChunk { backup: reader.u64()?, offset: reader.u64()? },
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
@@ -433,6 +454,18 @@ pub enum Outcome {
     },
     /// A session was kept alive, or closed.
     SessionDone,
+    /// A backup has begun.
+    BackupBegun {
+        /// What the node calls it. It is known on this connection alone.
+        backup: u64,
+    },
+    /// A piece of a backup.
+    BackupChunk {
+        /// The stream ends behind them.
+        is_last: bool,
+        /// The bytes that were asked for; none if they are not there yet: to be asked for again.
+        bytes: Bytes,
+    },
     /// Not done, or not known to be done.
     Refused(Refusal),
 }
@@ -456,6 +489,8 @@ impl Message for ClientReply {
             Outcome::Status(_) => KIND_STATUS_REPLY,
             Outcome::SessionOpened { .. } => KIND_SESSION_OPENED,
             Outcome::SessionDone => KIND_SESSION_DONE,
+            Outcome::BackupBegun { .. } => KIND_BACKUP_BEGUN,
+            Outcome::BackupChunk { .. } => KIND_BACKUP_CHUNK_REPLY,
             Outcome::Refused(_) => KIND_REFUSAL,
         }
     }
@@ -483,6 +518,11 @@ impl Message for ClientReply {
                 out.u64(*idle_ms);
             }
             Outcome::SessionDone => {}
+            Outcome::BackupBegun { backup } => out.u64(*backup),
+            Outcome::BackupChunk { is_last, bytes } => {
+                out.bool(*is_last);
+                out.shared(bytes);
+            }
             Outcome::Refused(refusal) => refusal.encode(out),
         }
     }
@@ -510,6 +550,10 @@ impl ClientReply {
                 Outcome::SessionOpened { session: decode_session(&mut reader)?, idle_ms: reader.u64()? }
             }
             KIND_SESSION_DONE => Outcome::SessionDone,
+            KIND_BACKUP_BEGUN => Outcome::BackupBegun { backup: reader.u64()? },
+            KIND_BACKUP_CHUNK_REPLY => {
+                Outcome::BackupChunk { is_last: reader.bool("last chunk")?, bytes: reader.rest() }
+            }
             KIND_REFUSAL => Outcome::Refused(Refusal::decode(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };

@@ -14,6 +14,8 @@ pub mod peer;
 pub mod receive_buffer;
 pub mod session;
 pub mod snapshot;
+pub mod store_stream;
+pub mod stream_check;
 pub mod types;
 
 pub use command::{Command, NAME_BYTES_MAX, Operation};
