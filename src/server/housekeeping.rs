@@ -129,7 +129,8 @@ impl<D: Disk> Node<D> {
         if let Some(request) = self.log.wants_spare() {
             return Ok(Some(Job::Spare(request)));
         }
-        if let Some(job) = self.catch_up.jobs.pop_front() {
+        self.open_backups();
+        if let Some(job) = self.catch_up.jobs.pop_front().or_else(|| self.backups.jobs.pop_front()) {
             return Ok(Some(job));
         }
         if self.housekeeping.is_busy {
@@ -155,6 +156,10 @@ impl<D: Disk> Node<D> {
             Done::Written(number, written, offset, bytes) => {
                 self.unfinished = true;
                 return self.chunk_written(number, written, offset, bytes);
+            }
+            Done::BackupRead(number, read) => {
+                self.unfinished = true;
+                return self.backup_read(number, read);
             }
             Done::Checkpoint(Ok(writer)) => {
                 let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
@@ -198,7 +203,11 @@ impl<D: Disk> Node<D> {
         if let Some(received) = self.catch_up.take_received() {
             return Ok(Some(self.begin_installation(received)));
         }
-        if self.checkpoint_is_due() { self.begin_checkpoint().map(Some) } else { Ok(None) }
+        if self.checkpoint_is_due() || self.backup_needs_checkpoint() {
+            self.begin_checkpoint().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Goes on with the checkpoint that is being made.
@@ -224,6 +233,12 @@ impl<D: Disk> Node<D> {
         let due_bytes = (self.log.segment_bytes() / 2).max(live_bytes / limits::CHECKPOINT_AT_LIVE_SHARE);
         let newest = self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index);
         grown_bytes >= due_bytes && self.store.last_applied() > newest
+    }
+
+    /// Whether a backup waits for a checkpoint that is newer than all that stand.
+    fn backup_needs_checkpoint(&self) -> bool {
+        let newest = self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index);
+        self.backups.want_checkpoint_behind(newest)
     }
 
     fn begin_checkpoint(&mut self) -> Result<Job<D>, Fault> {
@@ -290,6 +305,7 @@ impl<D: Disk> Node<D> {
             self.housekeeping.has_complained = true;
         }
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
+        self.backups.checkpoint_failed();
         self.housekeeping.unused.push(making.head.temporary_name());
         match making.received {
             Some(received) => {

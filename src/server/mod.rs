@@ -3,6 +3,7 @@
 //! [`run`] is the loop; [`node::Node`] is what a node does in one turn of it, without sockets and clocks of its
 //! own; [`Network`] is what a node needs of the network.
 
+mod backup;
 mod catch_up;
 mod descriptors;
 mod dispatch;
@@ -74,6 +75,8 @@ pub trait Network {
     fn send_peer(&mut self, node: NodeId, message: &PeerMessage);
     /// Hands what was sent to peers to the kernel, now.
     fn push_peers(&mut self, now_ms: u64);
+    /// Whether a client is still there.
+    fn has_client(&self, connection: ConnectionId) -> bool;
     /// What this node says of itself in hellos from now on.
     fn set_identity(&mut self, identity: Identity);
 }
@@ -112,6 +115,10 @@ impl Network for Net {
 
     fn push_peers(&mut self, now_ms: u64) {
         Net::push_peers(self, now_ms);
+    }
+
+    fn has_client(&self, connection: ConnectionId) -> bool {
+        Net::has_client(self, connection)
     }
 
     fn set_identity(&mut self, identity: Identity) {
