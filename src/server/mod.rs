@@ -22,6 +22,7 @@ pub mod node;
 mod parent;
 mod pending;
 mod readiness;
+mod restoring;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,7 @@ pub use measurements::Stopwatch;
 use metrics_page::MetricsPage;
 use node::{Node, NodeConfig};
 use parent::Parent;
+pub use restoring::restore_backup;
 
 /// How long clients have to take their last replies when the node stops.
 const LAST_REPLIES_MS: u64 = 1000;

@@ -27,6 +27,7 @@ mod forwarding;
 mod outcomes;
 mod readiness;
 mod reads;
+mod restored;
 mod sessions;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;

@@ -183,7 +183,7 @@ impl fmt::Display for StreamProblem {
             Self::OtherEntry(what) => write!(f, "file and entry do not go together: {what}"),
             Self::Image { at, what } => write!(f, "image of a store: at byte {at}: {what}"),
             Self::Trailing => write!(f, "bytes behind the end"),
-            Self::CutShort => write!(f, "cut short: the bytes end here"),
+            Self::CutShort => write!(f, "cut short: the bytes end before the end"),
         }
     }
 }

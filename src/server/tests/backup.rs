@@ -14,7 +14,7 @@ impl Cluster {
     }
 
     /// Does all work on files that a node has, and then its turn.
-    fn work(&mut self, node: u32) -> Result<(), Fault> {
+    pub(super) fn work(&mut self, node: u32) -> Result<(), Fault> {
         let member = self.members.get_mut(&NodeId(node)).expect("a member");
         while let Some(job) = member.node.next_job()? {
             let done = job.run(&member.network.disk);
@@ -45,6 +45,23 @@ impl Cluster {
         replies.remove(0)
     }
 
+    /// A whole backup's bytes.
+    pub(super) fn backup_of(&mut self, node: u32) -> Vec<u8> {
+        let backup = self.begun(node, 1);
+        let mut whole = Vec::new();
+        loop {
+            match self.fetch(node, 1, backup, whole.len() as u64) {
+                Outcome::BackupChunk { is_last, bytes } => {
+                    whole.extend_from_slice(&bytes);
+                    if is_last {
+                        return whole;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     fn fetch_all(&mut self, node: u32, client: u32) -> (StreamHead, usize) {
         let backup = self.begun(node, client);
         let mut check = StreamCheck::new();
@@ -63,7 +80,7 @@ impl Cluster {
         unreachable!()
     }
 
-    fn with_files(nodes: u32) -> (Self, u32) {
+    pub(super) fn with_files(nodes: u32) -> (Self, u32) {
         let mut cluster = Self::new(nodes);
         let leader = cluster.leader();
         for n in 0..5 {
