@@ -100,6 +100,7 @@ fn directories_agree_exactly_if_backup_cluster_and_members_do() {
     assert_ne!(first.0, of(1, &moved, BACKUP).0);
     // This is so for ever: nodes may be restored by different releases.
     assert_eq!(first.0, Some(ClusterId(277_817_878_286_792_992_367_186_254_380_124_445_403)));
+    assert_eq!(first.1[0], (LogIndex(1), NodeId(1), Incarnation(13_681_549_251_883_450_945)));
 }
 
 #[test]

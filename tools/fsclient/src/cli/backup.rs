@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use fsclient::{AttemptError, BackupError, BackupProgress, BackupSink, BackupSummary, Client, verify_backup};
@@ -96,7 +97,8 @@ impl BackupSink for PartFile {
             self.bar.suspend(|| eprintln!("fsclient: backup: {why}; it begins again, from its first byte"));
             self.bar.reset();
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&self.path)?;
+        // It holds all that the cluster does.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
         self.file = Some(file);
         self.bar.set_message("waiting for the node's checkpoint");
         self.bar.tick();
