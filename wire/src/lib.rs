@@ -6,6 +6,7 @@
 pub mod client;
 pub mod codec;
 pub mod command;
+mod description;
 pub mod entry;
 pub mod error;
 pub mod frame;
