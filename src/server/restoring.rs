@@ -26,7 +26,7 @@ pub fn restore_backup(
         let now = tenths_done(bytes, len_bytes);
         if now > tenths {
             tenths = now;
-            log::info!("{name}: {}0 % of {len_bytes} bytes", tenths);
+            log::info!("{name}: {tenths}0 % of {len_bytes} bytes");
         }
     };
     let restored = restore(&disk, &recipient, &mut random_u64, backup, &mut watch);
@@ -43,10 +43,13 @@ pub fn restore_backup(
         head.files,
         head.revision
     );
-    log::info!(
-        "start the nodes when a majority of the {} members is restored from the same backup; the others begin empty",
-        config.members.len()
-    );
+    let members = config.members.len();
+    if members > 1 {
+        log::info!(
+            "start the nodes when a majority of the {members} members is restored from the same backup; the others \
+             begin empty"
+        );
+    }
     Ok(restored)
 }
 
