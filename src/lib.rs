@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod mutants;
 pub mod net;
 pub mod raft;
+pub mod restore;
 pub mod server;
 mod signals;
 pub mod simulated_disk;

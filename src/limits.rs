@@ -2,6 +2,7 @@
 
 use fsd_wire::hello::CLUSTER_NAME_BYTES_MAX;
 use fsd_wire::session::SESSION_CHANGE_HEAD_BYTES;
+use fsd_wire::store_stream::SESSION_ITEM_BYTES_MAX;
 use fsd_wire::{ENTRY_HEADER_BYTES, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 /// Bytes of a command before its name.
@@ -138,6 +139,15 @@ pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
 /// The most.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
+/// Backups that are fetched from a node at a time; beyond, one is refused as busy.
+pub const BACKUPS_MAX: usize = 4;
+/// Bytes of a piece of a backup.
+pub const BACKUP_CHUNK_BYTES: usize = 1024 * 1024;
+/// How long a client may ask for nothing of its backup.
+pub const BACKUP_IDLE_MS_MAX: u64 = 60_000;
+/// How often is looked for backups whose clients are gone.
+pub const BACKUP_WATCH_MS: u64 = 1000;
+
 /// Entries applied in one turn; the rest follows in the next, so that a long replay does not stall heartbeats.
 pub const APPLY_ENTRIES_PER_TURN_MAX: usize = 8192;
 
@@ -203,6 +213,9 @@ const CONNECTION_MEMORY_BYTES: u64 = 8 * 1024;
 /// The requests of a turn, each of which may keep a buffer of eight times its size, and the one that ends the turn,
 /// in a buffer that may be twice as large.
 const TURN_MEMORY_BYTES: u64 = 8 * REQUEST_BYTES_PER_TURN_MAX as u64 + 2 * CLIENT_FRAME_BYTES_MAX as u64;
+/// A backup that is fetched: the piece that was asked for last, in a buffer that may be twice as large, and what is read
+/// of the checkpoint at a time. (The contents are mapped.)
+const BACKUP_MEMORY_BYTES: u64 = 2 * (BACKUP_CHUNK_BYTES as u64 + SESSION_ITEM_BYTES_MAX as u64);
 const MIB: u64 = 1024 * 1024;
 
 /// The least that the bound on what is pending may be where files may be so large.
@@ -220,6 +233,7 @@ pub const fn memory_bytes_max(members: u64, max_clients: u64, max_pending_bytes:
         + (members - 1) * PEER_MEMORY_BYTES
         + max_clients * CONNECTION_MEMORY_BYTES
         + TURN_MEMORY_BYTES
+        + BACKUPS_MAX as u64 * BACKUP_MEMORY_BYTES
         + max_pending_bytes * 3 / 2
 }
 
@@ -255,3 +269,9 @@ const _: () =
 const _: () = assert!((FORWARDED_CHANGES_MAX as u64) < SESSION_WINDOW);
 /// A change that is passed on, and the reply to it, fit into a frame between peers.
 const _: () = assert!(PEER_FRAME_BYTES_MAX as usize >= CLIENT_FRAME_BYTES_MAX as usize + 2);
+/// A piece of a backup fits into a frame, and may be sent on an otherwise idle node under the smallest bound on what is
+/// pending that a configuration in whole MiB can have.
+const _: () = assert!(BACKUP_CHUNK_BYTES + 1024 <= CLIENT_FRAME_BYTES_MAX as usize);
+const _: () = assert!(pending_bytes_min(1).next_multiple_of(MIB) / 4 * 3 >= BACKUP_CHUNK_BYTES as u64 + 1024);
+/// A client that waits for a piece and asks again is never idle.
+const _: () = assert!(BACKUP_IDLE_MS_MAX > 2 * REQUEST_TIMEOUT_MS_MAX);

@@ -1,4 +1,5 @@
-//! `fsd -c FILE`: runs the node that a configuration file describes. `fsd --demo`: runs a cluster of such nodes.
+//! `fsd -c FILE`: runs the node that a configuration file describes, or makes its data directory out of a backup (`--restore`).
+//! `fsd --demo`: runs a cluster of such nodes.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 
 use fsd::config::Config;
 use fsd::demo::{self, DemoError};
+use fsd::restore::RestoreError;
 use fsd::server;
 use getopts::{Matches, Options};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
@@ -22,6 +24,7 @@ enum Wish {
     Version,
     Check(PathBuf),
     Run { file: PathBuf, exit_with_stdin: bool },
+    Restore { file: PathBuf, backup: PathBuf },
     Demo(demo::Request),
 }
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Ok(Wish::Version) => say(concat!("fsd ", env!("CARGO_PKG_VERSION"))),
         Ok(Wish::Check(file)) => with_config(&file, |config| check(&file, config)),
         Ok(Wish::Run { file, exit_with_stdin }) => with_config(&file, |config| run(config, exit_with_stdin)),
+        Ok(Wish::Restore { file, backup }) => with_config(&file, |config| restore(config, &backup)),
         Ok(Wish::Demo(request)) => run_demo(&request),
         Err(reason) => {
             complain(&format!("{reason}\nTry `fsd -h`."));
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
 
 const USAGE: &str = "\
 Usage: fsd -c FILE [-t]
+       fsd --restore BACKUP -c FILE
        fsd --demo [N] [--dir DIR]
 
 fsd is a replicated file server. Each node of a cluster runs one fsd process with a configuration file of its
@@ -51,6 +56,12 @@ fn options() -> Options {
     let mut options = Options::new();
     options.optopt("c", "conf", "run the node that this file describes", "FILE");
     options.optflag("t", "test", "check the file, the data directory and the log, and start nothing");
+    options.optopt(
+        "",
+        "restore",
+        "with -c: make the node's data directory, which must be empty, out of a backup, and end",
+        "BACKUP",
+    );
     options.optflagopt(
         "",
         "demo",
@@ -93,17 +104,28 @@ fn parse(options: &Options) -> Result<Wish, String> {
     if let Some(argument) = matches.free.first() {
         return Err(format!("unexpected argument `{argument}`"));
     }
-    match matches.opt_str("c") {
-        None => Err("-c FILE is needed".into()),
-        Some(file) if matches.opt_present("t") => Ok(Wish::Check(file.into())),
-        Some(file) => {
+    let backup = matches.opt_str("restore").map(PathBuf::from);
+    for (option, shown) in [("t", "-t"), ("exit-with-stdin", "--exit-with-stdin")] {
+        if backup.is_some() && matches.opt_present(option) {
+            return Err(format!(
+                "--restore makes a data directory and runs nothing: it goes without {shown}"
+            ));
+        }
+    }
+    match (matches.opt_str("c"), backup) {
+        (None, _) => Err("-c FILE is needed".into()),
+        (Some(file), Some(backup)) => Ok(Wish::Restore { file: file.into(), backup }),
+        (Some(file), None) if matches.opt_present("t") => Ok(Wish::Check(file.into())),
+        (Some(file), None) => {
             Ok(Wish::Run { file: file.into(), exit_with_stdin: matches.opt_present("exit-with-stdin") })
         }
     }
 }
 
 fn parse_demo(matches: &Matches) -> Result<Wish, String> {
-    for (option, shown) in [("c", "-c"), ("t", "-t"), ("exit-with-stdin", "--exit-with-stdin")] {
+    for (option, shown) in
+        [("c", "-c"), ("t", "-t"), ("exit-with-stdin", "--exit-with-stdin"), ("restore", "--restore")]
+    {
         if matches.opt_present(option) {
             return Err(format!("{shown} is for one node, --demo for a whole cluster: use one of them"));
         }
@@ -165,7 +187,23 @@ fn run_demo(request: &demo::Request) -> ExitCode {
     }
 }
 
-fn run(config: &Config, exit_with_stdin: bool) -> ExitCode {
+fn restore(config: &Config, path: &std::path::Path) -> ExitCode {
+    start_logger(config);
+    let name = path.display().to_string();
+    // The room of the command line: what it names is passed down as values.
+    #[allow(clippy::disallowed_methods)]
+    let opened = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let restored = match opened {
+        Ok((len_bytes, mut file)) => server::restore_backup(config, &name, &mut file, len_bytes),
+        Err(error) => Err(server::Fault::Restore { backup: name, error: RestoreError::Input(error) }),
+    };
+    match restored {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(fault) => end(&fault),
+    }
+}
+
+fn start_logger(config: &Config) {
     let format = ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_thread_level(LevelFilter::Off)
@@ -173,6 +211,10 @@ fn run(config: &Config, exit_with_stdin: bool) -> ExitCode {
         .set_location_level(LevelFilter::Off)
         .build();
     WriteLogger::init(config.log_level, format, std::io::stderr()).expect("no other logger was set");
+}
+
+fn run(config: &Config, exit_with_stdin: bool) -> ExitCode {
+    start_logger(config);
     let parent = if exit_with_stdin {
         match starter_pipe() {
             Ok(pipe) => Some(pipe),

@@ -145,7 +145,7 @@ const FILL_BYTES: usize = 4096;
 const FILL_FLUSH_BYTES: u64 = 1024 * 1024;
 
 /// The name of the file whose lock says that a process uses the directory.
-const LOCK_NAME: &str = "lock";
+pub const LOCK_NAME: &str = "lock";
 /// As much of the lock file as is read back for a message.
 const LOCK_TEXT_BYTES_MAX: u64 = 1024;
 

@@ -132,6 +132,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/disk-format.md",
     "docs/text-protocol.md",
     "docs/limits.md",
+    "docs/backup.md",
     "docs/metrics.md",
     "docs/testing.md",
     "conf/single.conf",

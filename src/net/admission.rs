@@ -174,6 +174,7 @@ impl Net {
             Outcome::Listed { files, .. } => {
                 files.iter().map(|file| file.name.len() + REPLY_HEAD_BYTES).sum::<usize>() + REPLY_HEAD_BYTES
             }
+            Outcome::BackupChunk { bytes, .. } => bytes.len() + REPLY_HEAD_BYTES,
             _ => return false,
         };
         let output_bytes_max = self.budget.output_bytes_max(self.settings.max_file_bytes);

@@ -77,7 +77,9 @@ pub(super) fn held_by_request(request: &ClientRequest) -> usize {
         | Operation::StorageStatus
         | Operation::OpenSession
         | Operation::KeepAlive { .. }
-        | Operation::CloseSession { .. } => 0,
+        | Operation::CloseSession { .. }
+        | Operation::BackupBegin
+        | Operation::BackupChunk { .. } => 0,
     };
     limits::REQUEST_OVERHEAD_BYTES + bytes
 }

@@ -440,6 +440,13 @@ impl Net {
         }
     }
 
+    /// Whether a client is still there: its connection stands, and it has not said that it will ask for nothing more.
+    #[must_use]
+    pub fn has_client(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.key as usize);
+        connection.is_some_and(|found| found.generation == id.generation && found.phase == Phase::Open)
+    }
+
     /// Whether replies still wait to be written to clients, or pages to their readers.
     #[must_use]
     pub fn has_client_output(&self) -> bool {

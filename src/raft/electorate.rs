@@ -67,6 +67,9 @@
 //! and make another genesis; the old one is truncated away at index 1 when its owner returns. Its cluster id
 //! was never known committed, so it is in no hard state and in no hello.
 //!
+//! A cluster that begins from a backup (`crate::restore`) begins as behind a genesis: its members' incarnations are
+//! registered at index 1, and only directories that were restored have them.
+//!
 //! # What cannot be known
 //! * *A majority wiped at once* is a new cluster to all who are left, unless one of them knows more.
 //! * *The first registration* (rule 7, second half) gives availability precedence: a member that the first

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::mapping::Disk;
 use crate::marks::mark;
 use crate::mutants::mutant;
+use crate::net::ConnectionId;
 use crate::raft::{Input, ProposeError};
 use crate::storage::Position;
 
@@ -49,6 +50,7 @@ impl<D: Disk> Node<D> {
             Operation::CloseSession { session } => {
                 self.in_session(now_ms, &mut client, &SessionCommand::Close { session })
             }
+            Operation::BackupChunk { backup, offset } => self.fetch_backup(now_ms, client, backup, offset),
             operation => self.read(now_ms, client, operation),
         };
         if let Some(outcome) = answer {
@@ -248,7 +250,10 @@ impl<D: Disk> Node<D> {
                     self.raft.cluster_time(now_ms)
                 }
             };
-            let outcome = self.answer_read(now, &read.operation)?;
+            let outcome = match &read.operation {
+                Operation::BackupBegin => self.begin_backup(now_ms, read.asker.origin, net),
+                operation => self.answer_read(now, operation)?,
+            };
             self.settle(read.asker, outcome, net);
         }
         for (number, read) in behind {
@@ -309,7 +314,9 @@ impl<D: Disk> Node<D> {
             | Operation::OpenSession
             | Operation::SessionChange { .. }
             | Operation::KeepAlive { .. }
-            | Operation::CloseSession { .. } => unreachable!("no read waits as one of these"),
+            | Operation::CloseSession { .. }
+            | Operation::BackupBegin
+            | Operation::BackupChunk { .. } => unreachable!("no read is answered as one of these"),
         })
     }
 
@@ -333,6 +340,14 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// The connection that it came on, if this node's own client asks.
+    pub(super) fn connection(self) -> Option<ConnectionId> {
+        match self.origin {
+            Origin::Client { connection, .. } => Some(connection),
+            Origin::Peer(_) | Origin::Forwarder => None,
+        }
+    }
+
     pub(super) fn asker(self, deadline: crate::timer_wheel::TimerId) -> Asker {
         let Self { origin, id: request, asked, .. } = self;
         Asker { origin, request, deadline, asked }

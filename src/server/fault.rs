@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::{fmt, io};
 
+use crate::restore::RestoreError;
 use crate::storage::StorageError;
 
 /// Why a node cannot start or go on.
@@ -15,6 +16,13 @@ pub enum Fault {
     DataDirectory(PathBuf, io::Error),
     /// A segment could not be made ready at the start.
     Spare(io::Error),
+    /// A backup could not be restored.
+    Restore {
+        /// The backup.
+        backup: String,
+        /// Why.
+        error: RestoreError,
+    },
     /// The sockets or the poll.
     Network(io::Error),
     /// The pipe of `--exit-with-stdin` is nothing that can be waited for.
@@ -36,6 +44,7 @@ impl fmt::Display for Fault {
             Self::Storage(error) => error.fmt(f),
             Self::DataDirectory(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Spare(error) => write!(f, "cannot make a log segment ready: {error}"),
+            Self::Restore { backup, error } => write!(f, "{backup}: {error}"),
             Self::Network(error) => error.fmt(f),
             Self::Parent(error) => {
                 write!(

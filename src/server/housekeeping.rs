@@ -162,7 +162,8 @@ impl<D: Disk> Node<D> {
         if let Some(request) = self.log.wants_spare() {
             return Ok(Some(Job::Spare(request)));
         }
-        if let Some(job) = self.catch_up.jobs.pop_front() {
+        self.open_backups();
+        if let Some(job) = self.catch_up.jobs.pop_front().or_else(|| self.backups.jobs.pop_front()) {
             return Ok(Some(job));
         }
         if self.housekeeping.is_busy {
@@ -188,6 +189,10 @@ impl<D: Disk> Node<D> {
             Done::Written(number, written, offset, bytes) => {
                 self.unfinished = true;
                 return self.chunk_written(number, written, offset, bytes);
+            }
+            Done::BackupRead(number, read) => {
+                self.unfinished = true;
+                return self.backup_read(number, read);
             }
             Done::Checkpoint(Ok(writer)) => {
                 let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
@@ -232,14 +237,15 @@ impl<D: Disk> Node<D> {
         if let Some(received) = self.catch_up.take_received() {
             return Ok(Some(self.begin_installation(received)));
         }
-        if self.housekeeping.cleaning.is_none() && self.checkpoint_is_due() && !self.housekeeping.is_clean {
+        let is_due = self.checkpoint_is_due() || self.backup_needs_checkpoint();
+        if self.housekeeping.cleaning.is_none() && is_due && !self.housekeeping.is_clean {
             self.housekeeping.is_clean = true;
             self.begin_cleaning();
         }
         if self.housekeeping.cleaning.is_some() {
             return Ok(self.next_cleaning_step());
         }
-        if self.checkpoint_is_due() { self.begin_checkpoint().map(Some) } else { Ok(None) }
+        if is_due { self.begin_checkpoint().map(Some) } else { Ok(None) }
     }
 
     /// Goes on with the checkpoint that is being made.
@@ -285,6 +291,11 @@ impl<D: Disk> Node<D> {
             // Refused, it is tried again.
             let _ = self.raft.propose_tick(now_ms);
         }
+    }
+
+    /// Whether a backup waits for a checkpoint that is newer than all that stand.
+    fn backup_needs_checkpoint(&self) -> bool {
+        self.backups.want_checkpoint_behind(self.newest_index())
     }
 
     fn begin_checkpoint(&mut self) -> Result<Job<D>, Fault> {
@@ -353,6 +364,7 @@ impl<D: Disk> Node<D> {
             self.housekeeping.has_complained = true;
         }
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
+        self.backups.checkpoint_failed();
         self.housekeeping.unused.push(making.head.temporary_name());
         match making.received {
             Some(received) => {

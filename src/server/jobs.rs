@@ -41,6 +41,10 @@ pub enum Job<D: Disk> {
     ReadStream(NodeId, u64, Box<StreamReader<D>>, usize),
     /// Write a chunk that came from another node, as part of the stream of this number.
     WriteStream(u64, Box<StreamWriter<D>>, u64, Bytes, SegmentHeader),
+    /// Begin to read the state as of a checkpoint, for the backup of this number.
+    OpenBackup(u64, CheckpointHead),
+    /// Read its next piece.
+    ReadBackup(u64, Box<StreamReader<D>>),
 }
 
 /// What became of it.
@@ -59,6 +63,8 @@ pub enum Done<D: Disk> {
     Read(NodeId, u64, ChunkRead<D>),
     /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
     Written(u64, ChunkWritten<D>, u64, Bytes),
+    /// See [`Job::OpenBackup`] and [`Job::ReadBackup`].
+    BackupRead(u64, ChunkRead<D>),
 }
 
 impl<D: Disk> Job<D> {
@@ -74,8 +80,13 @@ impl<D: Disk> Job<D> {
             Self::Copy(copying) => Done::Copied(copying.step(disk, limits::COPIED_BYTES)),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
             Self::OpenStream(node, number, head, bytes_max) => {
-                let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));
-                Done::Read(node, number, opened.and_then(|reader| read_chunk(Box::new(reader), bytes_max)))
+                Done::Read(node, number, open_stream(disk, &head, bytes_max))
+            }
+            Self::OpenBackup(number, head) => {
+                Done::BackupRead(number, open_stream(disk, &head, limits::BACKUP_CHUNK_BYTES))
+            }
+            Self::ReadBackup(number, reader) => {
+                Done::BackupRead(number, read_chunk(reader, limits::BACKUP_CHUNK_BYTES))
             }
             Self::ReadStream(node, number, reader, bytes_max) => {
                 Done::Read(node, number, read_chunk(reader, bytes_max))
@@ -86,6 +97,11 @@ impl<D: Disk> Job<D> {
             }
         }
     }
+}
+
+fn open_stream<D: Disk>(disk: &D, head: &CheckpointHead, bytes_max: usize) -> ChunkRead<D> {
+    let reader = StreamReader::open(disk, &head.name(), Some(&head.identity))?;
+    read_chunk(Box::new(reader), bytes_max)
 }
 
 fn read_chunk<D: Disk>(mut reader: Box<StreamReader<D>>, bytes_max: usize) -> ChunkRead<D> {

@@ -28,12 +28,14 @@ pub(super) enum RequestKind {
     Status,
     /// A session was to be opened, kept alive or closed.
     Session,
+    /// A backup was to be begun, or a piece of one fetched.
+    Backup,
     /// A change of which not even that could be told.
     Malformed,
 }
 
 impl RequestKind {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Read, "read"),
         (Self::Stat, "stat"),
         (Self::List, "list"),
@@ -42,6 +44,7 @@ impl RequestKind {
         (Self::Delete, "delete"),
         (Self::Status, "status"),
         (Self::Session, "session"),
+        (Self::Backup, "backup"),
         (Self::Malformed, "malformed"),
     ];
 
@@ -55,6 +58,7 @@ impl RequestKind {
             Operation::OpenSession | Operation::KeepAlive { .. } | Operation::CloseSession { .. } => {
                 Self::Session
             }
+            Operation::BackupBegin | Operation::BackupChunk { .. } => Self::Backup,
             Operation::Change { .. } | Operation::SessionChange { .. } => Self::Malformed,
         }
     }

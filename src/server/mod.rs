@@ -3,6 +3,7 @@
 //! [`run`] is the loop; [`node::Node`] is what a node does in one turn of it, without sockets and clocks of its
 //! own; [`Network`] is what a node needs of the network.
 
+mod backup;
 mod catch_up;
 mod cleaning;
 mod descriptors;
@@ -22,6 +23,7 @@ pub mod node;
 mod parent;
 mod pending;
 mod readiness;
+mod restoring;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +50,7 @@ pub use measurements::Stopwatch;
 use metrics_page::MetricsPage;
 use node::{Node, NodeConfig};
 use parent::Parent;
+pub use restoring::restore_backup;
 
 /// How long clients have to take their last replies when the node stops.
 const LAST_REPLIES_MS: u64 = 1000;
@@ -75,6 +78,8 @@ pub trait Network {
     fn send_peer(&mut self, node: NodeId, message: &PeerMessage);
     /// Hands what was sent to peers to the kernel, now.
     fn push_peers(&mut self, now_ms: u64);
+    /// Whether a client is still there.
+    fn has_client(&self, connection: ConnectionId) -> bool;
     /// What this node says of itself in hellos from now on.
     fn set_identity(&mut self, identity: Identity);
 }
@@ -113,6 +118,10 @@ impl Network for Net {
 
     fn push_peers(&mut self, now_ms: u64) {
         Net::push_peers(self, now_ms);
+    }
+
+    fn has_client(&self, connection: ConnectionId) -> bool {
+        Net::has_client(self, connection)
     }
 
     fn set_identity(&mut self, identity: Identity) {

@@ -11,6 +11,7 @@ use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
+use super::backup::Backups;
 use super::catch_up::CatchUp;
 use super::forwarder::Forwarder;
 use super::hellos::identity_of;
@@ -74,6 +75,8 @@ pub(super) enum Timer {
     Forward,
     /// Whoever asked whether the node is ready has waited long enough.
     Readiness(u64),
+    /// Backups may be of no use to anybody any more.
+    Backups,
     /// Something in the store is due.
     Expiry,
     /// Does the data directory take too much?
@@ -89,6 +92,7 @@ pub struct Node<D: Disk> {
     pub(super) log: SegmentedLog<D>,
     pub(super) housekeeping: Housekeeping<D>,
     pub(super) catch_up: CatchUp<D>,
+    pub(super) backups: Backups<D>,
     pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
     pub(super) wheel: TimerWheel<Timer>,
@@ -153,6 +157,7 @@ impl<D: Disk> Node<D> {
             log,
             housekeeping,
             catch_up: CatchUp::default(),
+            backups: Backups::default(),
             hard_state,
             store,
             wheel,
@@ -252,6 +257,7 @@ impl<D: Disk> Node<D> {
         self.advance_streams(now_ms, net);
         self.apply(net)?;
         self.serve_reads(now_ms, net)?;
+        self.answer_backups(net);
         self.answer_readiness(net);
         self.set_expiry_alarm(now_ms);
         self.announce_leader();
@@ -339,9 +345,11 @@ impl<D: Disk> Node<D> {
             // Handed to the network by `take_net_timers`.
             Timer::Net(_) => {}
             Timer::Request(RequestKey::Forwarded(ticket)) => self.give_forwarded_up(ticket, net),
+            Timer::Request(RequestKey::Backup(number)) => self.put_backup_off(number, net),
             Timer::Request(key) => self.give_up(key, net),
             Timer::Forward => self.retry_forwarded(),
             Timer::Readiness(number) => self.give_up_readiness(number, net),
+            Timer::Backups => self.watch_over_backups(now_ms, net),
             Timer::Expiry => {
                 self.expiry_alarm = None;
                 self.propose_removal(now_ms, self.store.next_due());
@@ -360,7 +368,10 @@ impl<D: Disk> Node<D> {
         let Some(asker) = self.pending.take(key) else { return };
         let refusal = match key {
             RequestKey::Change(_) if !mutant!("unknown-is-refused") => Refusal::Unknown,
-            RequestKey::Change(_) | RequestKey::Read(_) | RequestKey::Forwarded(_) => Refusal::NoLeader,
+            RequestKey::Change(_)
+            | RequestKey::Read(_)
+            | RequestKey::Forwarded(_)
+            | RequestKey::Backup(_) => Refusal::NoLeader,
         };
         self.refuse(asker, refusal, net);
     }
@@ -565,6 +576,7 @@ impl<D: Disk> Node<D> {
         if self.stopping != Stopping::Now {
             return;
         }
+        self.end_backups(net);
         let (changes, reads) = self.pending.take_all();
         mark!("node-stops-with-changes", !changes.is_empty());
         mark!("node-stops-with-changes-passed-on", !self.forwarder.is_empty());

@@ -57,6 +57,8 @@ pub(super) enum RequestKey {
     Read(u64),
     /// The change with this number, which was passed on to the leader.
     Forwarded(u64),
+    /// A piece of the backup with this number.
+    Backup(u64),
 }
 
 /// A read, a stat or a list.
@@ -206,7 +208,7 @@ impl Pending {
                 mark!("pending-change-takes-too-long");
                 self.changes.remove(&(entry.index, entry))
             }
-            RequestKey::Forwarded(_) => None,
+            RequestKey::Forwarded(_) | RequestKey::Backup(_) => None,
             RequestKey::Read(number) => {
                 mark!("pending-read-takes-too-long");
                 let read = self.reads.remove(&number)?;

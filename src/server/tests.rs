@@ -21,11 +21,13 @@ use crate::raft::{Input, ReplicationBounds};
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
+mod backup;
 mod expiry;
 mod forwarding;
 mod outcomes;
 mod readiness;
 mod reads;
+mod restored;
 mod sessions;
 mod space;
 
@@ -40,6 +42,8 @@ struct Recorder {
     sent: Vec<(NodeId, PeerMessage, u64)>,
     replies: Vec<ClientReply>,
     pages: Vec<(ConnectionId, HttpReply)>,
+    /// Clients that are there no more.
+    gone: Vec<ConnectionId>,
 }
 
 impl Network for Recorder {
@@ -63,6 +67,10 @@ impl Network for Recorder {
     }
 
     fn push_peers(&mut self, _now_ms: u64) {}
+
+    fn has_client(&self, connection: ConnectionId) -> bool {
+        !self.gone.contains(&connection)
+    }
 
     fn set_identity(&mut self, _identity: Identity) {}
 }
@@ -246,7 +254,8 @@ fn start(node: NodeId, nodes: u32) -> TestMember {
 /// A node on the disk of an earlier life, if it had one.
 fn start_on(disk: SimulatedDisk, node: NodeId, nodes: u32, now_ms: u64) -> TestMember {
     let (storage, store) = open_with_store(disk.clone(), node);
-    let network = Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new() };
+    let network =
+        Recorder { node, disk, sent: Vec::new(), replies: Vec::new(), pages: Vec::new(), gone: Vec::new() };
     TestMember { node: Node::new(config_of(node, nodes), storage, store, now_ms), network }
 }
 

@@ -38,6 +38,18 @@ pub enum StorageError {
         /// A segment that is there.
         beside: String,
     },
+    /// A backup was being restored into the directory, and that came to no end.
+    UnfinishedRestoration {
+        /// The file that says so.
+        file: String,
+    },
+    /// A directory that must be empty is not.
+    NotEmpty {
+        /// The first file that is there.
+        file: String,
+        /// How many there are.
+        files: usize,
+    },
     /// A file of another release.
     UnknownFormat {
         /// The file.
@@ -75,6 +87,20 @@ impl fmt::Display for StorageError {
             }
             Self::MissingHardState { file, beside } => {
                 write!(f, "{file} is missing, though there is {beside}")
+            }
+            Self::UnfinishedRestoration { file } => {
+                write!(
+                    f,
+                    "{file} is there: a backup was being restored, and that came to no end; do it again, or remove the \
+                     directory for an empty node"
+                )
+            }
+            Self::NotEmpty { file, files } => {
+                write!(
+                    f,
+                    "the data directory is not empty: there is {file}, one of {files} files; a backup is restored into an \
+                     empty directory: name another one, or move this one away if what it holds is not needed"
+                )
             }
             Self::UnknownFormat { file, version } => {
                 write!(f, "{file}: format version {version} is not known to this release")

@@ -47,6 +47,8 @@ pub const FORMAT_VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"fsd-hs1\n";
 const SLOT_BYTES: usize = 4096;
 const SLOTS: u64 = 2;
+/// Bytes of the file.
+pub(super) const HARD_STATE_BYTES: u64 = SLOTS * SLOT_BYTES as u64;
 const NAME_AT: usize = 82;
 const MET_AT: usize = 344;
 const MET_BYTES: usize = 20;
@@ -176,8 +178,19 @@ impl<D: Disk> HardStateFile<D> {
         state: &HardState,
     ) -> Result<Self, StorageError> {
         let path = disk.describe(HARD_STATE_NAME);
-        let file =
-            disk.create(TEMPORARY_NAME, SLOTS * SLOT_BYTES as u64).doing(|| format!("create {path}"))?;
+        let file = disk.create(TEMPORARY_NAME, HARD_STATE_BYTES).doing(|| format!("create {path}"))?;
+        Self::make(disk, file, TEMPORARY_NAME, identity, state)
+    }
+
+    /// Makes a file of zeros that has another name the hard state, with `state` in both slots, durably.
+    pub(super) fn make(
+        disk: &D,
+        file: D::File,
+        temporary_name: &str,
+        identity: &DirectoryIdentity,
+        state: &HardState,
+    ) -> Result<Self, StorageError> {
+        let path = disk.describe(HARD_STATE_NAME);
         let mut made = Self {
             file,
             path,
@@ -188,7 +201,7 @@ impl<D: Disk> HardStateFile<D> {
             failed: false,
         };
         made.store(state)?;
-        disk.rename(TEMPORARY_NAME, HARD_STATE_NAME).doing(|| format!("create {}", made.path))?;
+        disk.rename(temporary_name, HARD_STATE_NAME).doing(|| format!("create {}", made.path))?;
         disk.sync_directory().doing(|| format!("flush the directory of {}", made.path))?;
         Ok(made)
     }

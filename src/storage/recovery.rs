@@ -11,7 +11,7 @@ use super::hard_state::{self, HARD_STATE_NAME, HardStateFile, StoredState};
 use super::segment::{ACTIVATION_AT, NameKind, Position, RecordHead, file_name, parse_name};
 use super::segmented_log::SegmentedLog;
 use super::survey::{self, Survey, Visitor};
-use super::{DirectoryIdentity, Recovered, Storage};
+use super::{DirectoryIdentity, Recovered, Storage, restoring};
 use crate::mapping::{Disk, MappedFile};
 use crate::marks::mark;
 use crate::mutants::mutant;
@@ -135,6 +135,7 @@ pub(super) fn read_hard_state<D: Disk>(
 ) -> Result<Option<StoredState>, StorageError> {
     let path = disk.describe(HARD_STATE_NAME);
     let names = disk.list().doing(|| "read the data directory".to_owned())?;
+    restoring::check_finished(disk, &names)?;
     if !names.iter().any(|name| name == HARD_STATE_NAME) {
         // The hard state is there before the first segment is begun.
         let is_later =

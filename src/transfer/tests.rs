@@ -245,7 +245,7 @@ fn contents_of(disk: &SimulatedDisk, node: u32, file: &File) -> Entry {
 fn assert_received(sender: &mut Node, disk: &SimulatedDisk, received: Whole, stream: &[u8]) {
     let Received { head, mut store, kept } = received;
     assert_eq!(store.digest(), sender.store.digest());
-    assert_eq!(head.image_head(), sender.store.image_head());
+    assert_eq!(format::image_head(&head), sender.store.image_head());
     assert_eq!(store.image_head(), sender.store.image_head());
     let sent = sender.store.list("", "", usize::MAX).files;
     let found = store.list("", "", usize::MAX).files;

@@ -10,7 +10,7 @@ use fsd_wire::{Entry, NAME_BYTES_MAX};
 use super::TransferError;
 use super::format::{
     Counted, PART_HEAD_BYTES, PREAMBLE_BYTES, PartKind, StreamHead, StreamProblem, check_file,
-    check_preamble, claimed,
+    check_preamble, claimed, image_head,
 };
 use crate::file_store::items::FileItem;
 use crate::file_store::{ContentsAt, FileStore, Restoring};
@@ -236,7 +236,7 @@ impl<D: Disk> StreamWriter<D> {
                 if self.cluster.as_ref().is_some_and(|cluster| *cluster != head.cluster) {
                     return Err(StreamProblem::OtherCluster(head.cluster));
                 }
-                let restoring = FileStore::restore(&head.image_head());
+                let restoring = FileStore::restore(&image_head(&head));
                 self.restoring = Some((head, restoring));
             }
             Some((_, restoring)) if kind == PartKind::Session => restoring.add(&payload)?,

@@ -13,6 +13,7 @@ use crate::hello::REASON_BYTES_MAX;
 use crate::session::{decode_acknowledged, decode_change, decode_session, encode_change};
 use crate::types::{NodeId, RequestId, Sequence, SessionId, Term, Version};
 
+pub use crate::description::FileInfo;
 pub use crate::status::{NodeRole, NodeStatus, StorageStatus};
 
 /// The longest address in a redirect, in bytes.
@@ -28,6 +29,8 @@ const KIND_SESSION_CHANGE: u16 = 38;
 const KIND_KEEP_ALIVE: u16 = 39;
 const KIND_CLOSE_SESSION: u16 = 40;
 const KIND_STORAGE_STATUS: u16 = 41;
+const KIND_BACKUP_BEGIN: u16 = 46;
+const KIND_BACKUP_CHUNK: u16 = 47;
 const KIND_READ_REPLY: u16 = 48;
 const KIND_STAT_REPLY: u16 = 49;
 const KIND_CHANGE_REPLY: u16 = 50;
@@ -37,6 +40,8 @@ const KIND_REFUSAL: u16 = 53;
 const KIND_SESSION_OPENED: u16 = 54;
 const KIND_SESSION_DONE: u16 = 55;
 const KIND_STORAGE_STATUS_REPLY: u16 = 56;
+const KIND_BACKUP_BEGUN: u16 = 62;
+const KIND_BACKUP_CHUNK_REPLY: u16 = 63;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +99,15 @@ pub enum Operation {
     },
     /// What the node's data directory takes. Answered by any node, leader or not.
     StorageStatus,
+    /// Begins a backup: the node keeps the store as it is now, or a little later, for this connection to fetch.
+    BackupBegin,
+    /// The bytes of a backup from `offset` on: those that follow what was fetched last, or that again.
+    BackupChunk {
+        /// The backup, as [`Outcome::BackupBegun`] names it.
+        backup: u64,
+        /// Where in the stream of the store ([`crate::store_stream`]) the bytes begin.
+        offset: u64,
+    },
 }
 
 /// A request of a client.
@@ -120,6 +134,8 @@ impl Message for ClientRequest {
             Operation::KeepAlive { .. } => KIND_KEEP_ALIVE,
             Operation::CloseSession { .. } => KIND_CLOSE_SESSION,
             Operation::StorageStatus => KIND_STORAGE_STATUS,
+            Operation::BackupBegin => KIND_BACKUP_BEGIN,
+            Operation::BackupChunk { .. } => KIND_BACKUP_CHUNK,
         }
     }
 
@@ -138,7 +154,10 @@ impl Message for ClientRequest {
                 out.text(after);
                 out.u32(*limit);
             }
-            Operation::Status | Operation::OpenSession | Operation::StorageStatus => {}
+            Operation::Status
+            | Operation::OpenSession
+            | Operation::StorageStatus
+            | Operation::BackupBegin => {}
             Operation::SessionChange { session, sequence, acknowledged, command } => {
                 encode_change(out, *session, *sequence, *acknowledged);
                 for part in command.parts() {
@@ -150,6 +169,10 @@ impl Message for ClientRequest {
                 out.u64(acknowledged.0);
             }
             Operation::CloseSession { session } => out.u64(session.0),
+            Operation::BackupChunk { backup, offset } => {
+                out.u64(*backup);
+                out.u64(*offset);
+            }
         }
     }
 }
@@ -185,41 +208,12 @@ impl ClientRequest {
             },
             KIND_CLOSE_SESSION => Operation::CloseSession { session: decode_session(&mut reader)? },
             KIND_STORAGE_STATUS => Operation::StorageStatus,
+            KIND_BACKUP_BEGIN => Operation::BackupBegin,
+            KIND_BACKUP_CHUNK => Operation::BackupChunk { backup: reader.u64()?, offset: reader.u64()? },
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;
         Ok(Self { id, timeout_ms, operation })
-    }
-}
-
-/// A file as `stat` and `list` describe it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileInfo {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: Version,
-    /// The size of its contents in bytes.
-    pub size_bytes: u64,
-    /// Seconds until it is gone, rounded up; 0 for never.
-    pub expiry_seconds: u64,
-}
-
-impl FileInfo {
-    fn encode(&self, out: &mut Writer) {
-        out.u64(self.version.0);
-        out.u64(self.size_bytes);
-        out.u64(self.expiry_seconds);
-        out.text(&self.name);
-    }
-
-    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            version: Version(reader.u64()?),
-            size_bytes: reader.u64()?,
-            expiry_seconds: reader.u64()?,
-            name: reader.text("name", NAME_BYTES_MAX)?,
-        })
     }
 }
 
@@ -371,6 +365,18 @@ pub enum Outcome {
     SessionDone,
     /// What the node's data directory takes.
     StorageStatus(StorageStatus),
+    /// A backup has begun.
+    BackupBegun {
+        /// What the node calls it. It is known on this connection alone.
+        backup: u64,
+    },
+    /// A piece of a backup.
+    BackupChunk {
+        /// The stream ends behind them.
+        is_last: bool,
+        /// The bytes that were asked for; none if they are not there yet: to be asked for again.
+        bytes: Bytes,
+    },
     /// Not done, or not known to be done.
     Refused(Refusal),
 }
@@ -395,6 +401,8 @@ impl Message for ClientReply {
             Outcome::SessionOpened { .. } => KIND_SESSION_OPENED,
             Outcome::SessionDone => KIND_SESSION_DONE,
             Outcome::StorageStatus(_) => KIND_STORAGE_STATUS_REPLY,
+            Outcome::BackupBegun { .. } => KIND_BACKUP_BEGUN,
+            Outcome::BackupChunk { .. } => KIND_BACKUP_CHUNK_REPLY,
             Outcome::Refused(_) => KIND_REFUSAL,
         }
     }
@@ -423,6 +431,11 @@ impl Message for ClientReply {
             }
             Outcome::SessionDone => {}
             Outcome::StorageStatus(status) => status.encode(out),
+            Outcome::BackupBegun { backup } => out.u64(*backup),
+            Outcome::BackupChunk { is_last, bytes } => {
+                out.bool(*is_last);
+                out.shared(bytes);
+            }
             Outcome::Refused(refusal) => refusal.encode(out),
         }
     }
@@ -451,6 +464,10 @@ impl ClientReply {
             }
             KIND_SESSION_DONE => Outcome::SessionDone,
             KIND_STORAGE_STATUS_REPLY => Outcome::StorageStatus(StorageStatus::decode(&mut reader)?),
+            KIND_BACKUP_BEGUN => Outcome::BackupBegun { backup: reader.u64()? },
+            KIND_BACKUP_CHUNK_REPLY => {
+                Outcome::BackupChunk { is_last: reader.bool("last chunk")?, bytes: reader.rest() }
+            }
             KIND_REFUSAL => Outcome::Refused(Refusal::decode(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod codec;
 pub mod command;
+mod description;
 pub mod entry;
 pub mod error;
 pub mod frame;
@@ -15,6 +16,8 @@ pub mod receive_buffer;
 pub mod session;
 pub mod snapshot;
 mod status;
+pub mod store_stream;
+pub mod stream_check;
 pub mod types;
 
 pub use command::{Command, NAME_BYTES_MAX, Operation};

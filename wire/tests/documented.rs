@@ -110,7 +110,10 @@ fn name_of(message: &AnyMessage) -> String {
             Outcome::Stat(_) => "StatReply".into(),
             Outcome::Status(_) => "StatusReply".into(),
             Outcome::StorageStatus(_) => "StorageStatusReply".into(),
-            Outcome::SessionOpened { .. } | Outcome::SessionDone => format!("{outcome:?}"),
+            Outcome::SessionOpened { .. } | Outcome::SessionDone | Outcome::BackupBegun { .. } => {
+                format!("{outcome:?}")
+            }
+            Outcome::BackupChunk { .. } => "BackupChunkReply".into(),
         },
     };
     debug.chars().take_while(char::is_ascii_alphanumeric).collect()

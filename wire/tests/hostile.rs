@@ -21,7 +21,7 @@ fn frame(kind: u16, body: impl FnOnce(&mut Writer)) -> Frame {
 }
 
 /// The samples whose last field reaches to the end of the frame.
-const OPEN_ENDED: [&str; 7] = [
+const OPEN_ENDED: [&str; 9] = [
     "request-change",
     "request-session-change",
     "reply-read",
@@ -29,6 +29,8 @@ const OPEN_ENDED: [&str; 7] = [
     "install-snapshot",
     "install-snapshot-last",
     "install-snapshot-question",
+    "reply-backup-chunk",
+    "reply-backup-chunk-not-yet",
 ];
 
 #[test]

@@ -331,6 +331,8 @@ fn request() -> impl Strategy<Value = ClientRequest> {
             acknowledged: Sequence(acknowledged)
         }),
         session().prop_map(|session| Request::CloseSession { session }),
+        Just(Request::BackupBegin),
+        (any::<u64>(), any::<u64>()).prop_map(|(backup, offset)| Request::BackupChunk { backup, offset }),
     ];
     (number(), any::<u32>(), operation).prop_map(|(id, timeout_ms, operation)| ClientRequest {
         id: RequestId(id),
@@ -415,6 +417,8 @@ fn reply() -> impl Strategy<Value = ClientReply> {
         prop::array::uniform6(number()).prop_map(storage_status),
         (session(), any::<u64>()).prop_map(|(session, idle_ms)| Outcome::SessionOpened { session, idle_ms }),
         Just(Outcome::SessionDone),
+        any::<u64>().prop_map(|backup| Outcome::BackupBegun { backup }),
+        (any::<bool>(), contents()).prop_map(|(is_last, bytes)| Outcome::BackupChunk { is_last, bytes }),
         refusal().prop_map(Outcome::Refused),
     ];
     (number(), outcome).prop_map(|(id, outcome)| ClientReply { id: RequestId(id), outcome })

@@ -114,7 +114,7 @@ fn a_part_ends_with_its_last_field() {
             }
         };
         let (_, what) = fault(is_too_long);
-        assert!(matches!(what, StreamProblem::Field(_) | StreamProblem::Image(_)), "{kind:?}: {what:?}");
+        assert!(matches!(what, StreamProblem::Field(_) | StreamProblem::Image { .. }), "{kind:?}: {what:?}");
     }
     let (_, what) = fault(|kind, _, payload| {
         if kind == PartKind::File {
@@ -143,7 +143,7 @@ fn what_comes_must_be_what_the_head_promised() {
     assert_eq!(fault_of_head(4, 1), out_of_order(PartKind::Session, PartKind::File));
     assert_eq!(fault_of_head(5, -1), out_of_order(PartKind::Session, PartKind::End));
     assert_eq!(fault_of_head(5, 1), out_of_order(PartKind::End, PartKind::Session));
-    assert!(matches!(fault_of_head(6, 1), StreamProblem::Image(_)));
+    assert!(matches!(fault_of_head(6, 1), StreamProblem::Image { .. }));
     let contents = "contents are not as many bytes as by the head";
     assert_eq!(fault_of_head(7, 1), StreamProblem::OtherEnd(contents));
     let contents = "contents are more bytes than by the head";

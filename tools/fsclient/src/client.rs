@@ -268,6 +268,24 @@ impl Client {
             .collect()
     }
 
+    /// The search for a node begins at this one.
+    pub(crate) fn prefer(&mut self, address: &str) {
+        self.finder.prefer(address);
+    }
+
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Has a node begin a backup; the connection that it is known on, and what it is called there.
+    pub(crate) fn begin_backup(&mut self) -> Result<(Connection, u64), ClientError> {
+        let backup = self.ask(&Operation::BackupBegin, |outcome| match outcome {
+            Outcome::BackupBegun { backup } => Some(backup),
+            _ => None,
+        })?;
+        Ok((self.finder.take_connection(), backup))
+    }
+
     /// Asks for what changes nothing.
     fn ask<T>(
         &mut self,

@@ -148,6 +148,22 @@ impl Finder {
         }
     }
 
+    /// The next search begins at this server, if it is one of them.
+    pub(crate) fn prefer(&mut self, address: &str) {
+        if let Some(n) = self.servers.iter().position(|server| server == address) {
+            self.first_server = n;
+            self.connection = self.connection.take().filter(|connection| connection.address() == address);
+        }
+    }
+
+    /// The connection to the node that has just answered.
+    ///
+    /// # Panics
+    /// If no request was done just now.
+    pub(crate) fn take_connection(&mut self) -> Connection {
+        self.connection.take().expect("a node has just answered on it")
+    }
+
     /// Sends a last request to the node that answered last, if it is still connected, and waits for nothing.
     pub(crate) fn send_last(&mut self, operation: Operation) {
         if let Some(connection) = self.connection.take() {

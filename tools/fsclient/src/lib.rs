@@ -47,6 +47,7 @@
 //! # }
 //! ```
 
+mod backup;
 mod client;
 mod conf;
 mod connection;
@@ -54,12 +55,14 @@ mod error;
 mod finder;
 mod session;
 
+pub use backup::{BackupError, BackupProgress, BackupSink, BackupSummary, verify_backup};
 pub use client::{Client, FileContents, NodeReport, Page};
 pub use conf::{ClusterConf, ConfError};
 pub use connection::Connection;
 pub use error::{AttemptError, ClientError};
 
 pub use fsd_wire::client::{FileInfo, NodeRole, NodeStatus, Operation, Outcome, Refusal, StorageStatus};
+pub use fsd_wire::store_stream::{StreamError, StreamHead};
 pub use fsd_wire::{Command, NodeId, RequestId, Sequence, SessionId, Term, Version};
 
 /// The largest contents that any configuration of `fsd` accepts; a node may be set to less.

@@ -192,6 +192,10 @@ impl Network for Wire<'_> {
         self.depart();
     }
 
+    fn has_client(&self, connection: ConnectionId) -> bool {
+        self.sockets.holds(connection.key())
+    }
+
     fn set_identity(&mut self, identity: Identity) {
         self.sockets.set_identity(identity);
     }

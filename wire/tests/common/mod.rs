@@ -56,8 +56,8 @@ impl AnyMessage {
         Ok(match frame.kind {
             1 => Self::Hello(Hello::decode(frame)?),
             2 => Self::HelloReply(HelloReply::decode(frame)?),
-            32..=41 => Self::Request(ClientRequest::decode(frame)?),
-            48..=56 => Self::Reply(ClientReply::decode(frame)?),
+            32..=41 | 46 | 47 => Self::Request(ClientRequest::decode(frame)?),
+            48..=56 | 62 | 63 => Self::Reply(ClientReply::decode(frame)?),
             _ => Self::Peer(PeerMessage::decode(frame)?),
         })
     }
@@ -412,6 +412,8 @@ fn requests() -> Vec<(String, AnyMessage)> {
         ("keep-alive", Request::KeepAlive { session: SessionId(0x0102_0304), acknowledged: Sequence(40) }),
         ("close-session", Request::CloseSession { session: SessionId(0x0102_0304) }),
         ("storage-status", Request::StorageStatus),
+        ("backup-begin", Request::BackupBegin),
+        ("backup-chunk", Request::BackupChunk { backup: 0x0506_0708, offset: 0x0010_0000 }),
     ]
     .map(|(name, operation)| {
         let request = ClientRequest { id: RequestId(0x0102_0304_0506_0708), timeout_ms: 10_000, operation };
@@ -462,6 +464,9 @@ fn replies() -> Vec<(String, AnyMessage)> {
         ("list-empty", Outcome::Listed { files: Vec::new(), more: false }),
         ("session-opened", Outcome::SessionOpened { session: SessionId(0x0102_0304), idle_ms: 60_000 }),
         ("session-done", Outcome::SessionDone),
+        ("backup-begun", Outcome::BackupBegun { backup: 0x0506_0708 }),
+        ("backup-chunk", Outcome::BackupChunk { is_last: true, bytes: Bytes::from_static(b"its end") }),
+        ("backup-chunk-not-yet", Outcome::BackupChunk { is_last: false, bytes: Bytes::new() }),
         ("status-leader", Outcome::Status(status.clone())),
         ("status-follower", of_role(NodeRole::Follower, Some(NodeId(1)))),
         ("status-pre-candidate", of_role(NodeRole::PreCandidate, None)),

@@ -27,6 +27,8 @@ Commands:
     stat NAME                                    print VERSION SIZE TTL NAME
     list [PREFIX]                                print a line per file, as stat does
     status                                       ask every node, print a table
+    backup FILE [--force]                        fetch the whole store as of one moment
+    backup --verify FILE                         check that a backup is whole; no node is asked
 
 Contents come from standard input where FILE is - or absent. A name that begins with
 a dash comes after --.";
@@ -80,6 +82,8 @@ pub(crate) enum Command {
     Stat { name: String },
     List { prefix: String },
     Status,
+    Backup { to: PathBuf, force: bool },
+    VerifyBackup { file: PathBuf },
 }
 
 /// Reads the command line; `environment` looks a variable up.
@@ -118,7 +122,9 @@ fn options() -> Options {
         .optopt("o", "output", "read: put the contents into this file, whole or not at all", "FILE")
         .optopt("", "ttl", "write, cas: the file is gone after so many seconds (0: never)", "SECONDS")
         .optopt("", "if-version", "delete: only if this version is present", "V")
-        .optflag("", "json", "stat, list, status: print JSON lines")
+        .optflag("", "force", "backup: replace a file that is there")
+        .optflag("", "verify", "backup: check the file, and ask no node")
+        .optflag("", "json", "stat, list, status, backup: print JSON lines")
         .optflag("h", "help", "print this help")
         .optflag("V", "version", "print the version");
     options
@@ -161,18 +167,37 @@ fn command(matches: &Matches) -> Result<Command, String> {
             (Command::List { prefix }, &["json"])
         }
         "status" => (Command::Status, &["json"]),
+        "backup" => backup(matches, operands.required("FILE")?)?,
         other => return Err(format!("unknown command \"{other}\"")),
     };
     if let Some(extra) = operands.rest.next() {
         return Err(format!("{word}: \"{extra}\" is one operand too many"));
     }
-    for (option, shown) in [("o", "-o"), ("ttl", "--ttl"), ("if-version", "--if-version"), ("json", "--json")]
-    {
+    for (option, shown) in [
+        ("o", "-o"),
+        ("ttl", "--ttl"),
+        ("if-version", "--if-version"),
+        ("force", "--force"),
+        ("verify", "--verify"),
+        ("json", "--json"),
+    ] {
         if matches.opt_present(option) && !allowed.contains(&option) {
             return Err(format!("{word} has no option {shown}"));
         }
     }
     Ok(command)
+}
+
+fn backup(matches: &Matches, file: &str) -> Result<(Command, &'static [&'static str]), String> {
+    if file == "-" {
+        return Err("backup: it needs a FILE, as one that is lost on the way begins again".to_owned());
+    }
+    let file = PathBuf::from(file);
+    Ok(if matches.opt_present("verify") {
+        (Command::VerifyBackup { file }, &["verify", "json"])
+    } else {
+        (Command::Backup { to: file, force: matches.opt_present("force") }, &["force", "json"])
+    })
 }
 
 /// What follows the command.
@@ -263,6 +288,9 @@ mod tests {
             ("list", Command::List { prefix: String::new() }),
             ("list n", Command::List { prefix: name() }),
             ("status", Command::Status),
+            ("backup f", Command::Backup { to: PathBuf::from("f"), force: false }),
+            ("backup --force f", Command::Backup { to: PathBuf::from("f"), force: true }),
+            ("backup --verify f --json", Command::VerifyBackup { file: PathBuf::from("f") }),
         ];
         for (line, command) in cases {
             assert_eq!(run(line).unwrap().command, command, "{line}");
@@ -306,6 +334,11 @@ mod tests {
             ("stat n --ttl 5", "no option --ttl"),
             ("write n -o f", "no option -o"),
             ("read n --json", "no option --json"),
+            ("backup", "FILE is missing"),
+            ("backup -", "needs a FILE"),
+            ("backup f g", "too many"),
+            ("backup --verify f --force", "no option --force"),
+            ("read n --force", "no option --force"),
             ("read n --if-version 2", "no option --if-version"),
             ("-t 0 status", "-t"),
             ("-t -1 status", ""),

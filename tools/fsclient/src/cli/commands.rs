@@ -8,7 +8,7 @@ use fsclient::{CONTENTS_BYTES_MAX, Client, ClientError, NodeId, Refusal};
 
 use super::Failure;
 use super::arguments::{Arguments, Command, Place};
-use super::output;
+use super::{backup, output};
 
 /// Does what the command line asks for.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -39,6 +39,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Command::List { prefix } => list(&mut client, prefix, arguments.json),
         Command::Status => status(&client, arguments),
+        Command::Backup { to, force } => backup::fetch(&mut client, to, *force, arguments.json),
+        Command::VerifyBackup { file } => backup::verify(file, arguments.json),
     }
 }
 
@@ -56,6 +58,7 @@ fn describe(command: &Command) -> String {
         Command::Stat { name } => format!("stat {name}"),
         Command::List { prefix } => format!("list \"{prefix}\""),
         Command::Status => "status".to_owned(),
+        Command::Backup { .. } | Command::VerifyBackup { .. } => "backup".to_owned(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Runs a command line and turns what became of it into an exit status.
 
 mod arguments;
+mod backup;
 mod commands;
 mod output;
 
@@ -8,7 +9,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use fsclient::{ClientError, Refusal};
+use fsclient::{ClientError, Refusal, StreamError};
 
 use arguments::Action;
 
@@ -26,6 +27,10 @@ enum Failure {
     Client { what: String, error: ClientError },
     /// A file or a standard stream of this machine failed; with what it was needed for.
     Io { what: String, error: io::Error },
+    /// A backup is not what it must be; which, and where.
+    Damaged { what: String, error: StreamError },
+    /// There is a file already where one was to be made.
+    Exists { path: String },
     /// No node answered `status`.
     NobodyAnswers,
 }
@@ -45,7 +50,7 @@ impl Failure {
                 ClientError::Unknown { .. } => EXIT_UNKNOWN,
                 ClientError::WrongServers { .. } => EXIT_OTHER,
             },
-            Self::Io { .. } => EXIT_OTHER,
+            Self::Io { .. } | Self::Damaged { .. } | Self::Exists { .. } => EXIT_OTHER,
             Self::NobodyAnswers => EXIT_UNAVAILABLE,
         }
     }
@@ -56,6 +61,8 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Client { what, error } => write!(f, "{what}: {error}"),
             Self::Io { what, error } => write!(f, "{what}: {error}"),
+            Self::Damaged { what, error } => write!(f, "{what}: {error}"),
+            Self::Exists { path } => write!(f, "{path} is there already: --force replaces it"),
             Self::NobodyAnswers => write!(f, "status: no node answers; check -s, -c or FSD_SERVERS"),
         }
     }

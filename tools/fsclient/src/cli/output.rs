@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use fsclient::{FileInfo, NodeId, NodeReport};
+use fsclient::{BackupSummary, FileInfo, NodeId, NodeReport};
 use serde_json::json;
 
 use super::Failure;
@@ -25,6 +25,28 @@ pub(crate) fn file_line(info: &FileInfo, json: bool) -> String {
         format!("{line}\n")
     } else {
         format!("{version} {size_bytes} {expiry_seconds} {name}\n")
+    }
+}
+
+/// What a backup is of.
+pub(crate) fn backup_line(summary: &BackupSummary, json: bool) -> String {
+    let BackupSummary { head, bytes } = summary;
+    if json {
+        let line = json!({
+            "cluster": head.cluster,
+            "files": head.files,
+            "contents": head.contents_bytes,
+            "bytes": bytes,
+            "revision": head.revision.0,
+            "index": head.entry.index.0,
+            "term": head.entry.term.0,
+        });
+        format!("{line}\n")
+    } else {
+        format!(
+            "cluster {}: {} files, {bytes} bytes, revision {}, as of entry {} of term {}\n",
+            head.cluster, head.files, head.revision, head.entry.index, head.entry.term
+        )
     }
 }
 
