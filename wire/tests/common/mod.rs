@@ -9,7 +9,7 @@ use fsd_wire::codec::{Reader, Writer};
 use fsd_wire::hello::{Hello, HelloReply, HelloStatus, Identity, Role};
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
-    RequestVote, RequestVoteReply, TimeoutNow,
+    RequestVote, RequestVoteReply, RoomState, TimeoutNow,
 };
 use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::*;
@@ -297,6 +297,9 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
     let mut all = vec![
         ("ping", PeerMessage::Ping),
         ("pong", PeerMessage::Pong),
+        ("room-enough", PeerMessage::Room(RoomState::Enough)),
+        ("room-low", PeerMessage::Room(RoomState::Low)),
+        ("room-full", PeerMessage::Room(RoomState::Full)),
         ("request-vote", PeerMessage::RequestVote(request_vote)),
         ("request-vote-pre-vote", PeerMessage::RequestVote(RequestVote { pre_vote: true, ..request_vote })),
         (
@@ -460,7 +463,7 @@ fn replies() -> Vec<(String, AnyMessage)> {
     .into()
 }
 
-pub fn refusal_variants() -> [(&'static str, Refusal); 11] {
+pub fn refusal_variants() -> [(&'static str, Refusal); 12] {
     let redirect = Refusal::NotLeader { leader: NodeId(1), address: "127.0.0.1:7101".into(), term: Term(5) };
     [
         ("not-found", Refusal::NotFound),
@@ -474,6 +477,7 @@ pub fn refusal_variants() -> [(&'static str, Refusal); 11] {
         ("busy", Refusal::Busy),
         ("unknown", Refusal::Unknown),
         ("session-gone", Refusal::SessionGone),
+        ("disk-full", Refusal::DiskFull { node: NodeId(2) }),
     ]
 }
 
