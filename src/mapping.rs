@@ -74,6 +74,12 @@ pub trait Disk: Clone + Send + 'static {
     /// If the flush failed.
     fn sync_directory(&self) -> io::Result<()>;
 
+    /// How many bytes of files may still be made.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    fn room_bytes(&self) -> io::Result<u64>;
+
     /// How to call the file in a message to a person.
     fn describe(&self, name: &str) -> String;
 }
@@ -318,6 +324,10 @@ impl Disk for FileDisk {
     fn sync_directory(&self) -> io::Result<()> {
         self.refuse_if_read_only()?;
         self.shared.handle.sync_all()
+    }
+
+    fn room_bytes(&self) -> io::Result<u64> {
+        Ok(self.room()?.free_bytes)
     }
 
     fn describe(&self, name: &str) -> String {

@@ -136,6 +136,9 @@ mod planted {
         59 "forwarded-unknown-is-refused" "it calls a change refused when its time is up";
         59 "retry-takes-a-new-number" "it gives each attempt a number of its own";
         59 "tickets-repeat" "its requests are called the same in each life";
+        60 "full-follower-acknowledges" "a follower acknowledges entries for which it had no room";
+        60 "low-leader-stays" "a leader without room keeps its place, although others have some";
+        60 "reserve-is-used-by-writes" "what makes files grow is taken until nothing is left";
     }
 
     /// One more than the place of the one that is planted; 0 for none.

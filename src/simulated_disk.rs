@@ -287,7 +287,13 @@ impl SimulatedDisk {
         self.state().is_off
     }
 
-    /// Bounds the bytes that all files together may have.
+    /// The bytes of all files that have names.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
+    /// Bounds the bytes that all files together may have; `u64::MAX` for no bound.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity_bytes = Some(bytes);
     }
@@ -476,6 +482,11 @@ impl Disk for SimulatedDisk {
         let State { renamings, durable_names, .. } = &mut *state;
         renamings.drain(..).for_each(|renaming| renaming.apply(durable_names));
         Ok(())
+    }
+
+    fn room_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity_bytes.unwrap_or(u64::MAX).saturating_sub(state.used_bytes()))
     }
 
     fn describe(&self, name: &str) -> String {

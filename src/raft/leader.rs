@@ -116,7 +116,7 @@ impl Raft {
         }
     }
 
-    fn genesis(&self) -> Genesis {
+    pub(super) fn genesis(&self) -> Genesis {
         let met = self.state.met.iter().map(|(node, (incarnation, _))| (*node, *incarnation));
         let mut incarnations: Vec<_> = met.chain([(self.config.node, self.state.incarnation)]).collect();
         incarnations.sort_unstable();
@@ -139,6 +139,10 @@ impl Raft {
         let full = leader.uncommitted_bytes.saturating_add(payload.len()) > UNCOMMITTED_BYTES_MAX;
         if full && !leader.uncommitted.is_empty() {
             return Err(ProposeError::Busy);
+        }
+        if !self.room.fits(payload.len()) {
+            mark!("leader-has-no-room");
+            return Err(ProposeError::Full);
         }
         Ok(self.append_own(now_ms, kind, payload))
     }

@@ -57,6 +57,8 @@ pub(super) struct Progress {
     pub(super) heartbeat_due: bool,
     /// The commit index that was last sent.
     pub(super) commit_sent: LogIndex,
+    /// It has said that it takes no entries.
+    pub(super) is_full: bool,
 }
 
 impl Progress {
@@ -72,6 +74,7 @@ impl Progress {
             welcome_index: None,
             heartbeat_due: true,
             commit_sent: LogIndex(0),
+            is_full: false,
         }
     }
 
@@ -107,8 +110,12 @@ impl Progress {
         self.next_index = self.next_index.max(self.match_index.next());
     }
 
-    /// Bytes of entries that may be sent now; nothing while the window of bytes, or of `messages_max`, is full.
+    /// Bytes of entries that may be sent now; nothing while the window of bytes, or of `messages_max`, is full, or the
+    /// follower's disk is.
     pub(super) fn window_bytes(&self, messages_max: usize) -> Option<usize> {
+        if self.is_full {
+            return None;
+        }
         match &self.mode {
             Mode::Probe { sent } => (!sent).then_some(REPLICATION_WINDOW_BYTES),
             Mode::Replicate { in_flight, in_flight_bytes } => (in_flight.len() < messages_max

@@ -67,6 +67,10 @@ impl<D: Disk> Node<D> {
         if let Err(refusal) = self.check(client, &command) {
             return refused(refusal);
         }
+        if let Some(refusal) = self.refusal_for_room(client.asked.kind) {
+            return refused(refusal);
+        }
+        self.make_room(std::iter::once(command.len()));
         let proposed = self.raft.propose(now_ms, command);
         self.wait_for_entry(now_ms, *client, proposed)
     }
@@ -87,7 +91,12 @@ impl<D: Disk> Node<D> {
             mark!("dispatch-knows-session-is-gone");
             return refused(Refusal::SessionGone);
         }
-        let proposed = self.raft.propose_session(now_ms, command.encode());
+        if let Some(refusal) = self.refusal_for_room(client.asked.kind) {
+            return refused(refusal);
+        }
+        let payload = command.encode();
+        self.make_room(std::iter::once(payload.len()));
+        let proposed = self.raft.propose_session(now_ms, payload);
         self.wait_for_entry(now_ms, *client, proposed)
     }
 
@@ -120,6 +129,7 @@ impl<D: Disk> Node<D> {
                 mark!("dispatch-refuses-while-handing-over");
                 refused(Refusal::Busy)
             }
+            Err(ProposeError::Full) => refused(Refusal::DiskFull { node: self.config.node }),
         }
     }
 

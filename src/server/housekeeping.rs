@@ -15,6 +15,7 @@ use fsd_wire::{EntryId, LogIndex};
 use super::Fault;
 use super::jobs::{Done, Job};
 use super::node::Node;
+use super::room::is_full;
 use crate::file_store::{FileStore, ImageHead};
 use crate::limits;
 use crate::mapping::Disk;
@@ -74,6 +75,11 @@ impl<D: Disk> Housekeeping<D> {
         self.checkpoints.last()
     }
 
+    /// Those that stand, the older one first.
+    pub(super) fn checkpoints(&self) -> &[CheckpointHead] {
+        &self.checkpoints
+    }
+
     /// Files that nothing refers to are to be removed.
     pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
         self.unused.extend(names);
@@ -113,11 +119,18 @@ impl<D: Disk> Node<D> {
     /// Makes the log's first segment ready: a disk without room is told of before the node says that it is ready.
     ///
     /// # Errors
-    /// If the disk has no room, or fails.
+    /// If the disk has no room and the log is empty, or if it fails.
     pub fn make_first_spare(&mut self, disk: &D) -> Result<(), Fault> {
-        match self.log.wants_spare() {
-            Some(request) => Ok(self.log.install_spare(request.prepare(disk).map_err(Fault::Spare)?)?),
-            None => Ok(()),
+        let Some(request) = self.log.wants_spare() else { return Ok(()) };
+        match request.prepare(disk) {
+            Ok(spare) => Ok(self.log.install_spare(spare)?),
+            // A node that has something to serve does so, and may delete some of it.
+            Err(error) if is_full(&error) && self.log.last_index() > LogIndex(0) => {
+                self.log.spare_failed();
+                self.spare_made(self.log.segment_bytes(), Some(&error));
+                Ok(())
+            }
+            Err(error) => Err(Fault::Spare(error)),
         }
     }
 
@@ -126,8 +139,13 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If the disk fails.
     pub fn next_job(&mut self) -> Result<Option<Job<D>>, Fault> {
-        if let Some(request) = self.log.wants_spare() {
+        if self.may_make_segment(self.log.segment_bytes())
+            && let Some(request) = self.log.wants_spare()
+        {
             return Ok(Some(Job::Spare(request)));
+        }
+        if self.room.wants_to_ask() {
+            return Ok(Some(Job::AskRoom));
         }
         if let Some(job) = self.catch_up.jobs.pop_front() {
             return Ok(Some(job));
@@ -147,6 +165,10 @@ impl<D: Disk> Node<D> {
     pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
         match done {
             Done::Spare(spare) => return self.spare_done(spare),
+            Done::Room(told) => {
+                self.room_told(told);
+                return Ok(());
+            }
             Done::Read(node, number, read) => {
                 // What was read leaves with the next turn.
                 self.unfinished = true;
@@ -170,6 +192,7 @@ impl<D: Disk> Node<D> {
             }
         }
         self.housekeeping.is_busy = false;
+        self.room.ask();
         Ok(())
     }
 
@@ -177,6 +200,7 @@ impl<D: Disk> Node<D> {
     /// again later.
     fn spare_done(&mut self, spare: io::Result<Spare<D::File>>) -> Result<(), Fault> {
         let is_news = !std::mem::replace(&mut self.housekeeping.spare_complaint, spare.is_err());
+        self.spare_made(self.log.segment_bytes(), spare.as_ref().err());
         match spare {
             Ok(spare) => return Ok(self.log.install_spare(spare)?),
             Err(error) if is_news => {
@@ -222,8 +246,12 @@ impl<D: Disk> Node<D> {
         let grown_bytes = self.log.appended_bytes() - self.housekeeping.grown_from;
         let live_bytes = self.store.live_total().bytes;
         let due_bytes = (self.log.segment_bytes() / 2).max(live_bytes / limits::CHECKPOINT_AT_LIVE_SHARE);
+        let is_low = self.room.is_low();
+        let due_bytes = if is_low { due_bytes / limits::CHECKPOINT_WHILE_LOW_SHARE } else { due_bytes };
         let newest = self.housekeeping.newest_checkpoint().map_or(LogIndex(0), |head| head.entry.index);
-        grown_bytes >= due_bytes && self.store.last_applied() > newest
+        self.store.last_applied() > newest
+            && (grown_bytes >= due_bytes || is_low && self.checkpoint_would_make_room())
+            && self.may_make_checkpoint()
     }
 
     fn begin_checkpoint(&mut self) -> Result<Job<D>, Fault> {
@@ -282,9 +310,10 @@ impl<D: Disk> Node<D> {
 
     /// There is no room for a checkpoint, which is tried again later, or the disk fails.
     fn give_checkpoint_up(&mut self, error: io::Error) -> Result<(), Fault> {
-        if error.kind() != io::ErrorKind::StorageFull {
+        if !is_full(&error) {
             return Err(failed("write a checkpoint", error));
         }
+        self.room.found_none();
         if !self.housekeeping.has_complained {
             log::warn!("cannot take a checkpoint, and will try again: {error}");
             self.housekeeping.has_complained = true;

@@ -28,6 +28,8 @@ pub enum Job<D: Disk> {
     FinishCheckpoint(CheckpointWriter<D>),
     /// Remove files that nothing refers to.
     Remove(Vec<String>),
+    /// Find out how much room is left.
+    AskRoom,
     /// Begin to read the state as of a checkpoint, for a node: the stream of this number.
     OpenStream(NodeId, u64, CheckpointHead, usize),
     /// Read the next chunk, of so many bytes at most.
@@ -46,6 +48,8 @@ pub enum Done<D: Disk> {
     CheckpointFinished(io::Result<()>),
     /// See [`Job::Remove`].
     Removed(io::Result<()>),
+    /// See [`Job::AskRoom`]: in bytes.
+    Room(io::Result<u64>),
     /// See [`Job::OpenStream`] and [`Job::ReadStream`].
     Read(NodeId, u64, ChunkRead<D>),
     /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
@@ -63,6 +67,7 @@ impl<D: Disk> Job<D> {
             }
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
+            Self::AskRoom => Done::Room(disk.room_bytes()),
             Self::OpenStream(node, number, head, bytes_max) => {
                 let opened = StreamReader::open(disk, &head.name(), Some(&head.identity));
                 Done::Read(node, number, opened.and_then(|reader| read_chunk(Box::new(reader), bytes_max)))

@@ -21,6 +21,7 @@ pub mod node;
 mod parent;
 mod pending;
 mod readiness;
+mod room;
 #[cfg(test)]
 mod tests;
 

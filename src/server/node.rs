@@ -18,6 +18,7 @@ use super::housekeeping::Housekeeping;
 use super::measurements::Measurements;
 use super::pending::{Asker, Origin, Pending, RequestKey};
 use super::readiness::Readiness;
+use super::room::Room;
 use super::{Fault, Network};
 use crate::config::{Member, TextReads, TextWrites};
 use crate::file_store::{Applied, ContentsAt, FileStore};
@@ -76,6 +77,8 @@ pub(super) enum Timer {
     Readiness(u64),
     /// Something in the store is due.
     Expiry,
+    /// It is time to look at the room on the disk.
+    Room,
     /// Stopping has taken long enough.
     Stop,
 }
@@ -87,6 +90,7 @@ pub struct Node<D: Disk> {
     pub(super) log: SegmentedLog<D>,
     pub(super) housekeeping: Housekeeping<D>,
     pub(super) catch_up: CatchUp<D>,
+    pub(super) room: Room,
     pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
     pub(super) wheel: TimerWheel<Timer>,
@@ -143,15 +147,18 @@ impl<D: Disk> Node<D> {
         let housekeeping = Housekeeping::new(recovered.checkpoints, &log);
         let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
         let identity = identity_of(&raft, config.node);
+        let mut wheel = TimerWheel::new(now_ms);
+        wheel.insert(now_ms + limits::ROOM_STEP_MS, Timer::Room);
         Self {
             config,
             raft,
             log,
             housekeeping,
             catch_up: CatchUp::default(),
+            room: Room::default(),
             hard_state,
             store,
-            wheel: TimerWheel::new(now_ms),
+            wheel,
             due_timers: Vec::new(),
             due_net_timers: Vec::new(),
             election_alarm: None,
@@ -216,6 +223,7 @@ impl<D: Disk> Node<D> {
         net: &mut impl Network,
     ) -> Result<(), Fault> {
         self.measurements.begin_turn(now_ms);
+        self.begin_room();
         for event in events.drain(..) {
             self.handle(now_ms, event, net);
         }
@@ -251,6 +259,7 @@ impl<D: Disk> Node<D> {
         self.answer_readiness(net);
         self.set_expiry_alarm(now_ms);
         self.announce_leader();
+        self.finish_room(now_ms, net);
         self.advance_stop(net);
         self.unfinished =
             self.log.is_dirty() || self.raft.has_actions() || self.raft.has_pending_replication();
@@ -313,7 +322,13 @@ impl<D: Disk> Node<D> {
             Event::Peer { message: PeerMessage::ForwardReply(reply), .. } => {
                 self.finish_forwarded(reply, net)
             }
-            Event::Peer { from, message } => self.raft.step(now_ms, Input::Receive { from, message }),
+            Event::Peer { from, message: PeerMessage::Room(state) } => self.take_room(now_ms, from, state),
+            Event::Peer { from, message } => {
+                if let PeerMessage::AppendEntries(request) = &message {
+                    self.make_room_for_entries(request);
+                }
+                self.raft.step(now_ms, Input::Receive { from, message });
+            }
             Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
             Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
             Event::PeerLost { node } => {
@@ -343,6 +358,7 @@ impl<D: Disk> Node<D> {
                 self.propose_removal(now_ms, self.store.next_due());
                 self.propose_stamp(now_ms);
             }
+            Timer::Room => self.step_room(now_ms),
             Timer::Stop => {
                 mark!("node-hands-over-for-too-long", self.raft.is_leader());
                 self.stopping = Stopping::Now;
@@ -372,8 +388,11 @@ impl<D: Disk> Node<D> {
     }
 
     fn append(&mut self, actions: &Actions) -> Result<(), Fault> {
+        self.take_fault_of_room()?;
         self.measurements.appended(&actions.store_log);
-        Ok(self.log.append(&actions.store_log)?)
+        self.log.append(&actions.store_log)?;
+        self.refresh_room();
+        Ok(())
     }
 
     /// What became possible by the flush itself: in a cluster of one, entries are committed by it.

@@ -9,6 +9,7 @@ pub mod hard_state;
 pub mod inspect;
 pub mod kept;
 mod lock;
+mod log_room;
 mod recovery;
 pub mod segment;
 mod segment_reader;
