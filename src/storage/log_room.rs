@@ -4,7 +4,7 @@
 use fsd_wire::ENTRY_HEADER_BYTES;
 
 use super::error::StorageError;
-use super::segment::{RECORD_HEAD_BYTES, RECORDS_AT, SegmentId, record_bytes};
+use super::segment::{RECORD_HEAD_BYTES, RECORDS_AT, SegmentId};
 use super::segmented_log::SegmentedLog;
 use crate::limits::RECORD_OVERHEAD_BYTES;
 use crate::mapping::Disk;
@@ -33,11 +33,12 @@ impl<D: Disk> SegmentedLog<D> {
         self.spares.iter().map(|spare| spare.header.len_bytes).sum()
     }
 
-    /// The length of a segment that has room for a record with such a payload.
+    /// The length of a segment that has room for a record with such a payload, by the core's reckoning, too.
     #[must_use]
     pub fn segment_bytes_for(&self, payload_bytes: usize) -> u64 {
         let page = u64::from(RECORDS_AT);
-        self.segment_bytes().max((page + record_bytes(payload_bytes)).next_multiple_of(page))
+        let record_bytes_max = (RECORD_OVERHEAD_BYTES + ENTRY_HEADER_BYTES + payload_bytes) as u64;
+        self.segment_bytes().max((page + record_bytes_max).next_multiple_of(page))
     }
 
     /// The segments that nothing is appended to any more: sealed ones of the log, and those with contents alone.
