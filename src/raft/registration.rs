@@ -32,7 +32,6 @@ impl Raft {
             Register { node: *node, incarnation: *incarnation }.encode()
         };
         if !self.has_room_for(due.iter().map(|due| payload_of(due).len())) {
-            mark!("registration-waits-for-room");
             return false;
         }
         for due in &due {

@@ -200,15 +200,20 @@ impl<D: Disk> Node<D> {
     /// again later.
     fn spare_done(&mut self, spare: io::Result<Spare<D::File>>) -> Result<(), Fault> {
         let is_news = !std::mem::replace(&mut self.housekeeping.spare_complaint, spare.is_err());
-        self.spare_made(self.log.segment_bytes(), spare.as_ref().err());
-        match spare {
-            Ok(spare) => return Ok(self.log.install_spare(spare)?),
-            Err(error) if is_news => {
-                log::warn!("cannot make the next log segment ready, and will try again: {error}");
+        let segment_bytes = self.log.segment_bytes();
+        let error = match spare {
+            Ok(spare) => {
+                self.log.install_spare(spare)?;
+                self.spare_made(segment_bytes, None);
+                return Ok(());
             }
-            Err(_) => {}
+            Err(error) => error,
+        };
+        if is_news {
+            log::warn!("cannot make the next log segment ready, and will try again: {error}");
         }
         self.log.spare_failed();
+        self.spare_made(segment_bytes, Some(&error));
         Ok(())
     }
 

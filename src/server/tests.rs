@@ -26,6 +26,7 @@ mod forwarding;
 mod outcomes;
 mod readiness;
 mod reads;
+mod room;
 mod sessions;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;

@@ -267,7 +267,6 @@ impl<D: Disk> SegmentedLog<D> {
             mark!("spare-is-too-short");
             self.remove_unused(&spare)?;
         }
-        mark!("spare-is-missing");
         self.make_spare(len_bytes_min)
     }
 
