@@ -322,13 +322,7 @@ impl<D: Disk> Node<D> {
             Event::Peer { message: PeerMessage::ForwardReply(reply), .. } => {
                 self.finish_forwarded(reply, net)
             }
-            Event::Peer { from, message: PeerMessage::Room(state) } => self.take_room(now_ms, from, state),
-            Event::Peer { from, message } => {
-                if let PeerMessage::AppendEntries(request) = &message {
-                    self.make_room_for_entries(request);
-                }
-                self.raft.step(now_ms, Input::Receive { from, message });
-            }
+            Event::Peer { from, message } => self.receive(now_ms, from, message),
             Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
             Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
             Event::PeerLost { node } => {

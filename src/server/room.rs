@@ -51,7 +51,9 @@ pub(super) struct Room {
     untold: BTreeSet<NodeId>,
     /// What they said, and when.
     peers: BTreeMap<NodeId, (RoomState, u64)>,
+    /// Not before this, and to whom it was tried last.
     hands_over_at_ms: u64,
+    handed_to: Option<NodeId>,
     /// A segment could not be made, for another reason than that there is no room.
     fault: Option<StorageError>,
 }
@@ -69,6 +71,7 @@ impl Default for Room {
             untold: BTreeSet::new(),
             peers: BTreeMap::new(),
             hands_over_at_ms: 0,
+            handed_to: None,
             fault: None,
         }
     }
@@ -200,8 +203,18 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// The same for what a leader sends.
-    pub(super) fn make_room_for_entries(&mut self, request: &AppendEntries) {
+    /// A message of a peer comes, for the core but for what a peer says of its room.
+    pub(super) fn receive(&mut self, now_ms: u64, from: NodeId, message: PeerMessage) {
+        match &message {
+            PeerMessage::Room(state) => return self.take_room(now_ms, from, *state),
+            PeerMessage::AppendEntries(request) => self.make_room_for_entries(request),
+            _ => {}
+        }
+        self.raft.step(now_ms, Input::Receive { from, message });
+    }
+
+    /// Makes room for what a leader sends.
+    fn make_room_for_entries(&mut self, request: &AppendEntries) {
         if request.entries.is_empty() || request.term < self.raft.term() {
             return;
         }
@@ -285,6 +298,7 @@ impl<D: Disk> Node<D> {
         mark!("room-becomes-low", is_low);
         mark!("room-comes-back", !is_low);
         self.raft.set_low(is_low);
+        self.room.handed_to = None;
         self.unfinished = true;
         if is_low {
             log::warn!(
@@ -327,7 +341,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// A node says how much room it has.
-    pub(super) fn take_room(&mut self, now_ms: u64, from: NodeId, state: RoomState) {
+    fn take_room(&mut self, now_ms: u64, from: NodeId, state: RoomState) {
         self.room.peers.insert(from, (state, now_ms));
         self.raft.set_peer_full(from, state == RoomState::Full);
     }
@@ -348,8 +362,11 @@ impl<D: Disk> Node<D> {
             self.room.told = state;
             self.room.untold.extend(self.connected.keys());
         }
-        for node in std::mem::take(&mut self.room.untold) {
-            net.send_peer(node, &PeerMessage::Room(state));
+        // Before it has asked, it has nothing to say.
+        if self.room.free_bytes.is_some() {
+            for node in std::mem::take(&mut self.room.untold) {
+                net.send_peer(node, &PeerMessage::Room(state));
+            }
         }
         if !self.raft.is_leader() {
             return;
@@ -371,7 +388,9 @@ impl<D: Disk> Node<D> {
         let best = fit.max_by_key(|(node, match_index)| (*match_index, std::cmp::Reverse(*node)));
         let Some((to, _)) = best.filter(|_| !mutant!("low-leader-stays")) else { return };
         mark!("leader-hands-over-for-want-of-room");
-        log::info!("node {} hands leadership over to node {to}, which has room", self.config.node);
+        if self.room.handed_to.replace(to) != Some(to) {
+            log::info!("node {} hands leadership over to node {to}, which has room", self.config.node);
+        }
         self.room.hands_over_at_ms = now_ms + 2 * self.config.election_timeout_ms;
         self.raft.step(now_ms, Input::TransferLeadership { to: Some(to) });
     }
