@@ -92,6 +92,10 @@ pub const KEEPALIVE_PROBES: u32 = 4;
 /// Reads that throw away what comes on a connection that is being closed, in one turn.
 pub const LINGER_READS_PER_TURN_MAX: usize = 64;
 
+/// What a record of the log takes at most besides its entry.
+pub const RECORD_OVERHEAD_BYTES: usize = 32;
+/// Payloads of the entries that a node makes by itself: there is always room for one, as long as any can be made.
+pub const OWN_ENTRY_BYTES_MAX: usize = 256;
 /// Entries in one AppendEntries.
 pub const APPEND_ENTRIES_COUNT_MAX: usize = 4096;
 /// Bytes of entries in one AppendEntries, unless a single entry is larger.
@@ -127,12 +131,25 @@ pub const FILES_LOOKED_AT_PER_TURN: usize = 4096;
 pub const FILES_MOVED_PER_TURN: usize = 1024;
 /// Bytes that are copied out of segments at a time.
 pub const COPIED_BYTES: usize = 256 * 1024;
-/// How often a node looks whether its data directory takes too much, though the log does not grow.
-pub const SPACE_LOOK_MS: u64 = 1000;
-/// The more an image of the store takes, the more seldom: so many of its bytes are written in that time.
+/// Whether the data directory takes too much, a node looks each [`ROOM_STEP_MS`], and more seldom the more an image of the
+/// store takes: so many of its bytes are written in that time.
 pub const SPACE_LOOK_BYTES: u64 = 8 * 1024 * 1024;
 /// Checkpoints that are kept: should one be damaged, there is another.
 pub const CHECKPOINTS_KEPT: usize = 2;
+
+/// Segments that are kept back when room is short, for deletes and for making room again; with them
+/// [`RESERVE_CHECKPOINTS`].
+pub const RESERVE_SEGMENTS: u64 = 2;
+/// Times the length of the next checkpoint that is kept back: the newest two stay until a third one stands.
+pub const RESERVE_CHECKPOINTS: u64 = 2;
+/// Segments of the reserve that the log never gets: contents that live are copied into them before others can go.
+pub const HOUSEKEEPING_SEGMENTS: u64 = 1;
+/// While room is short, a checkpoint is due after this share of the growth that it takes otherwise.
+pub const CHECKPOINT_WHILE_LOW_SHARE: u64 = 8;
+/// How often a node that has little room asks how much, and tells the others.
+pub const ROOM_STEP_MS: u64 = 1000;
+/// And how many times less often one that has enough.
+pub const ROOM_STEPS_WHILE_ENOUGH: u64 = 10;
 
 /// Bytes of a chunk of a store that is sent to a node: the fewest, on a slow connection.
 pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
@@ -265,6 +282,8 @@ const _: () = assert!(HELLO_FRAME_BYTES_MAX as usize >= CLUSTER_NAME_BYTES_MAX +
 /// that [`pending_bytes_min`] allows: large things may use three quarters of it.
 const _: () =
     assert!(pending_bytes_min(FILE_BYTES_MAX_LIMIT) / 4 * 3 >= 2 * (PAYLOAD_BYTES_MAX as u64 + 256 * 1024));
+/// Deletes can use a part of the reserve.
+const _: () = assert!(HOUSEKEEPING_SEGMENTS < RESERVE_SEGMENTS);
 /// What a node has passed on fits into its session.
 const _: () = assert!((FORWARDED_CHANGES_MAX as u64) < SESSION_WINDOW);
 /// A change that is passed on, and the reply to it, fit into a frame between peers.

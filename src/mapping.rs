@@ -81,6 +81,12 @@ pub trait Disk: Clone + Send + 'static {
     /// If the directory cannot be read.
     fn used_bytes(&self) -> io::Result<u64>;
 
+    /// How many bytes of files may still be made.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    fn room_bytes(&self) -> io::Result<u64>;
+
     /// How to call the file in a message to a person.
     fn describe(&self, name: &str) -> String;
 }
@@ -348,6 +354,10 @@ impl Disk for FileDisk {
             }
         }
         Ok(bytes)
+    }
+
+    fn room_bytes(&self) -> io::Result<u64> {
+        Ok(self.room()?.free_bytes)
     }
 
     fn describe(&self, name: &str) -> String {

@@ -114,6 +114,22 @@ mod counted {
         "transfer-has-no-successor" "nobody answers who could take over";
         "transfer-waits-for-successor" "the successor is to catch up first";
         "transfer-takes-too-long" "a leader that wanted to go has to stay";
+        "leader-has-no-room" "a proposal finds no room in the leader's log";
+        "leader-is-stuck-with-follower" "a follower takes nothing of what it is sent";
+        "leader-lets-full-follower-be" "a follower says that it takes no entries";
+        // Room.
+        "follower-takes-part-of-message" "room ends within what a leader sent";
+        "follower-takes-nothing" "there was none to begin with";
+        "candidate-has-no-room" "a node could not append a leader's first entry";
+        "room-becomes-low" "no more than the reserve is left on a disk";
+        "room-comes-back" "there is more again";
+        "room-is-made-in-a-turn" "the helper was not quick enough with a segment";
+        "room-is-found-gone-in-a-turn" "and now there is no room for one";
+        "room-is-not-made-out-of-reserve" "what is left is for checkpoints and cleaning";
+        "room-is-less-than-was-told" "a segment cannot be made, although the system told of room";
+        "room-of-majority-is-low" "a leader with room refuses for the sake of the others";
+        "dispatch-refuses-for-want-of-room" "a change that makes a file grow comes when room is short";
+        "leader-hands-over-for-want-of-room" "another node has room";
         // Reads.
         "asked-read-finds-no-leader" "a read comes between two leaders";
         "asked-read-joins-question" "two reads of one turn ask with one question";
@@ -156,7 +172,6 @@ mod counted {
         "log-rolls-at-torn-tail" "the log goes on elsewhere because of what lies behind its end";
         "log-rolls-to-truncate" "the first record of a segment supersedes entries";
         "spare-is-too-short" "an entry is larger than the segment that was made ready";
-        "spare-is-missing" "a segment is needed before it was made ready";
         "spare-comes-too-late" "the log has gone on without it";
         "spare-cannot-be-made" "the disk is full, or fails";
         "log-flush-fails" "the process has to end";

@@ -141,6 +141,9 @@ mod planted {
         61 "kept-segment-is-not-flushed" "what is copied out of a segment gets its name before it is flushed";
         61 "move-takes-newer-contents-back" "a file that changed while it was copied is what it was";
         61 "segment-goes-before-its-checkpoints" "a segment goes when the copies are there, though checkpoints refer to it";
+        62 "full-follower-acknowledges" "a follower acknowledges entries for which it had no room";
+        62 "low-leader-stays" "a leader without room keeps its place, although others have some";
+        62 "reserve-is-used-by-writes" "what makes files grow is taken until nothing is left";
     }
 
     /// One more than the place of the one that is planted; 0 for none.

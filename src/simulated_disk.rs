@@ -287,7 +287,13 @@ impl SimulatedDisk {
         self.state().is_off
     }
 
-    /// Bounds the bytes that all files together may have.
+    /// The bytes of all files that have names.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
+    /// Bounds the bytes that all files together may have; `u64::MAX` for no bound.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity_bytes = Some(bytes);
     }
@@ -480,6 +486,11 @@ impl Disk for SimulatedDisk {
 
     fn used_bytes(&self) -> io::Result<u64> {
         Ok(self.state().used_bytes())
+    }
+
+    fn room_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity_bytes.unwrap_or(u64::MAX).saturating_sub(state.used_bytes()))
     }
 
     fn describe(&self, name: &str) -> String {

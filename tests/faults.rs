@@ -126,44 +126,6 @@ fn a_directory_that_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn a_full_disk_ends_the_node_and_loses_nothing() {
-    let mut cluster = TestCluster::prepare(1, Settings::default());
-    let data_dir = cluster.nodes[0].data_dir.clone();
-    std::fs::create_dir(&data_dir).unwrap();
-    let Some(mount) = Mount::tmpfs(&data_dir, "size=12m") else {
-        eprintln!("not tested: a small file system cannot be mounted here");
-        return;
-    };
-    cluster.launch(&[0]);
-    cluster.wait_for_leader();
-    let mut ledger = Ledger::default();
-    let mut client = cluster.client().with_timeout(std::time::Duration::from_secs(3));
-    let contents = vec![b'x'; 100_000];
-    // Far more than the disk holds.
-    let mut acknowledged = 0;
-    for n in 0..200_u8 {
-        if !ledger.write(&mut client, &format!("large/{n}"), &[&contents[..], &[n]].concat()) {
-            break;
-        }
-        acknowledged += 1;
-    }
-    assert!((20..150).contains(&acknowledged), "{acknowledged} writes of 100 KB on a disk of 12 MiB");
-    let status = cluster.nodes[0].wait_for_end();
-    let output = cluster.nodes[0].output();
-    assert_eq!(status.code(), Some(EXIT_FAULT), "{output}");
-    assert!(output.contains("No space left"), "{output}");
-
-    // Still full, it refuses to start or serves what is there; with room, all is there.
-    mount.remount("size=64m");
-    cluster.launch(&[0]);
-    cluster.wait_for_leader();
-    ledger.verify(&mut cluster.client());
-    let mut client = cluster.client();
-    assert!(ledger.write(&mut client, "after", b"goes on"));
-    cluster.compare_all_nodes();
-}
-
-#[test]
 fn a_failed_flush_ends_the_node_at_once_and_loses_nothing() {
     if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
         eprintln!("not tested: strace, which makes flushes fail, is not there");

@@ -336,7 +336,9 @@ fn outcome_of(reply: &Reply) -> Outcome {
         Reply::Refused(Refusal::VersionMismatch { present }) => {
             Outcome::Mismatch { present: Version(present.0) }
         }
-        Reply::Refused(Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy) => Outcome::Failed,
+        Reply::Refused(
+            Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy | Refusal::DiskFull { .. },
+        ) => Outcome::Failed,
         Reply::Refused(Refusal::Unknown) => Outcome::Unknown,
         other => panic!("no answer to such a request: {other:?}"),
     }

@@ -163,6 +163,17 @@ pub static SESSIONS: Definition = gauge("fsd_sessions", "Sessions of clients tha
 pub static SESSIONS_MAX: Definition =
     gauge("fsd_sessions_max", "Bound on sessions; beyond, the one that was used longest ago ends.");
 
+/// Whether room is short.
+pub static DISK_LOW: Definition = gauge(
+    "fsd_disk_low",
+    "1 while so little room is left on the disk that what makes files grow is refused where this node leads, else 0.",
+);
+/// Below which that is so.
+pub static DISK_RESERVE: Definition = gauge(
+    "fsd_disk_reserve_bytes",
+    "Bytes of the disk that are kept back for deletes, checkpoints and cleaning; with less left the node is low.",
+);
+
 /// Requests.
 pub static REQUESTS: Definition = counter(
     "fsd_requests_total",
@@ -268,6 +279,8 @@ pub static ALL: &[&Definition] = &[
     &REVISION,
     &SESSIONS,
     &SESSIONS_MAX,
+    &DISK_LOW,
+    &DISK_RESERVE,
     &REQUESTS,
     &REQUEST_DURATION,
     &REQUESTS_WAITING,

@@ -44,7 +44,10 @@ impl Raft {
         let of_its_cluster = self.state.cluster_id.is_none_or(|known| {
             !self.log.is_empty() && self.log.genesis().is_none_or(|genesis| genesis == known)
         });
-        counts_itself && of_its_cluster
+        // A leader's first entry.
+        let has_room = self.room.fits(if self.log.is_empty() { self.genesis().encode().len() } else { 0 });
+        mark!("candidate-has-no-room", !has_room);
+        counts_itself && of_its_cluster && has_room
     }
 
     fn start_pre_vote(&mut self, now_ms: u64) {

@@ -150,6 +150,7 @@ impl Raft {
             self.become_follower(self.state.term, None);
         }
         self.clock.note(summary.last_stamp);
+        self.room.forget_what_it_lacked();
         if mutant!("tail-survives-install") && self.log.last_index() > base.index {
             self.log.compact(base.index);
         } else {

@@ -106,9 +106,18 @@ impl Raft {
                 }
             }
         }
+        let mut left_at = None;
         for entry in &request.entries {
             if entry.index < base.index {
                 continue;
+            }
+            let is_there = self.log.term_at(entry.index) == Some(entry.term);
+            if !is_there && !self.room.fits(entry.payload.len()) {
+                mark!("follower-takes-part-of-message", entry.index > prev.index.next());
+                mark!("follower-takes-nothing", entry.index == prev.index.next());
+                self.room.lack(entry.payload.len());
+                left_at = Some(entry.index);
+                break;
             }
             match self.log.term_at(entry.index) {
                 // Only a real conflict removes anything: a short message that comes after a long one must
@@ -126,7 +135,9 @@ impl Raft {
             }
         }
         // What lies behind the last entry of this message may still be another leader's.
-        let match_index = request.entries.last().map_or(prev.index, |entry| entry.index).max(base.index);
+        let sent = request.entries.last().map_or(prev.index, |entry| entry.index);
+        let taken = left_at.filter(|_| !mutant!("full-follower-acknowledges")).map(LogIndex::previous);
+        let match_index = taken.unwrap_or(sent).max(base.index);
         let verified = if mutant!("commit-beyond-match") { self.log.last_index() } else { match_index };
         mark!("follower-has-more-than-message", match_index < self.log.last_index());
         mark!("follower-commits-less-than-leader", verified < request.leader_commit);

@@ -275,6 +275,8 @@ pub enum ProposeError {
     Transferring,
     /// Too much is waiting to be committed.
     Busy,
+    /// The log has no room for it, and none can be made.
+    Full,
 }
 
 impl fmt::Display for ProposeError {
@@ -284,6 +286,7 @@ impl fmt::Display for ProposeError {
             Self::NotLeader { leader: None } => f.write_str("no leader is known"),
             Self::Transferring => f.write_str("the leader is handing over to another node"),
             Self::Busy => f.write_str("too much is waiting to be committed"),
+            Self::Full => f.write_str("the log has no room for it"),
         }
     }
 }

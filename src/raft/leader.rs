@@ -60,6 +60,7 @@ impl LeaderState {
             };
             // Where its next entry is gone, it is asked for the entry before those that are there.
             progress.probe(next_index.max(log.first_index()), self.round);
+            progress.is_stuck = false;
             progress.heartbeat_due = true;
         }
     }
@@ -116,7 +117,7 @@ impl Raft {
         }
     }
 
-    fn genesis(&self) -> Genesis {
+    pub(super) fn genesis(&self) -> Genesis {
         let met = self.state.met.iter().map(|(node, (incarnation, _))| (*node, *incarnation));
         let mut incarnations: Vec<_> = met.chain([(self.config.node, self.state.incarnation)]).collect();
         incarnations.sort_unstable();
@@ -139,6 +140,10 @@ impl Raft {
         let full = leader.uncommitted_bytes.saturating_add(payload.len()) > UNCOMMITTED_BYTES_MAX;
         if full && !leader.uncommitted.is_empty() {
             return Err(ProposeError::Busy);
+        }
+        if !self.room.fits(payload.len()) {
+            mark!("leader-has-no-room");
+            return Err(ProposeError::Full);
         }
         Ok(self.append_own(now_ms, kind, payload))
     }
@@ -240,6 +245,8 @@ impl Raft {
                     };
                     // What is held is not looked for again, and what is gone is not looked for in vain.
                     let next = next.max(progress.match_index.next());
+                    progress.is_stuck = progress.has_taken_nothing(next);
+                    mark!("leader-is-stuck-with-follower", progress.is_stuck);
                     if next > base_index || mutant!("hint-clamped-to-base") {
                         progress.probe(next.max(base_index.next()), round + 1);
                     } else {
@@ -295,6 +302,7 @@ impl Raft {
         leader.round += 1;
         for progress in leader.progress.values_mut() {
             progress.heartbeat_due = true;
+            progress.is_stuck = false;
         }
         if !self.is_followed(now_ms) && !mutant!("no-check-quorum") {
             mark!("leader-is-followed-by-nobody");

@@ -41,6 +41,7 @@ mod progress;
 mod raft_log;
 mod read_index;
 mod registration;
+mod room;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,7 @@ use electorate::Electorate;
 use follower::FollowerState;
 use leader::LeaderState;
 use raft_log::RaftLog;
+use room::LogRoom;
 
 use crate::marks::mark;
 use crate::mutants::mutant;
@@ -92,6 +94,9 @@ pub struct Raft {
     present: BTreeMap<NodeId, Incarnation>,
     /// Reads for which this node, as a follower, waits for its leader.
     asked_reads: AskedReads,
+    /// What the log can take.
+    room: LogRoom,
+    is_low: bool,
     random: fastrand::Rng,
     actions: Actions,
 }
@@ -125,6 +130,8 @@ impl Raft {
             role: Role::Follower(FollowerState::default()),
             present: BTreeMap::new(),
             asked_reads: AskedReads::default(),
+            room: LogRoom::default(),
+            is_low: false,
             random,
             actions: Actions::default(),
         };
@@ -174,7 +181,8 @@ impl Raft {
             PeerMessage::Ping
             | PeerMessage::Pong
             | PeerMessage::Forward(_)
-            | PeerMessage::ForwardReply(_) => {}
+            | PeerMessage::ForwardReply(_)
+            | PeerMessage::Room(_) => {}
         }
     }
 
@@ -430,6 +438,7 @@ impl Raft {
             self.state.term = term;
             self.state.voted_for = self.state.voted_for.filter(|_| mutant!("vote-kept-in-new-term"));
             self.state_changed = true;
+            self.room.forget_what_it_lacked();
         }
         let role = Role::Follower(FollowerState { leader_id, heard_ms: None });
         match std::mem::replace(&mut self.role, role) {
@@ -450,13 +459,15 @@ impl Raft {
     /// A random part keeps nodes from standing at the same moment, again and again (section 5.2).
     fn set_election_alarm(&mut self) {
         let timeout_ms = self.config.election_timeout_ms;
-        let after_ms = timeout_ms + self.random.u64(..timeout_ms);
+        let first_chance_of_others_ms = if self.is_low { timeout_ms } else { 0 };
+        let after_ms = timeout_ms + self.random.u64(..timeout_ms) + first_chance_of_others_ms;
         self.actions.alarm(Alarm::Set { timer: Timer::Election, after_ms });
     }
 
     /// Appends to the log in memory, and asks for the same on the disk.
     fn append(&mut self, entry: Entry) {
         self.clock.note(entry.stamp);
+        self.room.take(entry.payload.len());
         if self.log.append(&entry) {
             self.electorate.recount(self.log.registrations());
         }

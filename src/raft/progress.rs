@@ -57,6 +57,12 @@ pub(super) struct Progress {
     pub(super) heartbeat_due: bool,
     /// The commit index that was last sent.
     pub(super) commit_sent: LogIndex,
+    /// It has said that it takes no entries.
+    pub(super) is_full: bool,
+    /// Where it was when it was last replicated to.
+    replicated_from: LogIndex,
+    /// It took nothing of what it was sent since: it is sent no entries before the next heartbeat.
+    pub(super) is_stuck: bool,
 }
 
 impl Progress {
@@ -72,7 +78,15 @@ impl Progress {
             welcome_index: None,
             heartbeat_due: true,
             commit_sent: LogIndex(0),
+            is_full: false,
+            replicated_from: LogIndex(0),
+            is_stuck: false,
         }
+    }
+
+    /// Whether it turns out to have taken nothing since it is replicated to, if it lacks the entry at `next_index`.
+    pub(super) fn has_taken_nothing(&self, next_index: LogIndex) -> bool {
+        matches!(self.mode, Mode::Replicate { .. }) && next_index == self.replicated_from.next()
     }
 
     /// Goes back to looking for the place where the logs meet; `round` is the first of the new question.
@@ -85,6 +99,7 @@ impl Progress {
     /// The logs are known to be equal up to `match_index`: entries may be sent ahead of replies from there.
     pub(super) fn replicate(&mut self, round: u64) {
         self.next_index = self.match_index.next();
+        self.replicated_from = self.match_index;
         self.mode = Mode::Replicate { in_flight: VecDeque::new(), in_flight_bytes: 0 };
         self.round_valid_from = round;
     }
@@ -107,8 +122,12 @@ impl Progress {
         self.next_index = self.next_index.max(self.match_index.next());
     }
 
-    /// Bytes of entries that may be sent now; nothing while the window of bytes, or of `messages_max`, is full.
+    /// Bytes of entries that may be sent now; nothing while the window of bytes, or of `messages_max`, is full, or the
+    /// follower's disk is, or seems to be.
     pub(super) fn window_bytes(&self, messages_max: usize) -> Option<usize> {
+        if self.is_full || self.is_stuck {
+            return None;
+        }
         match &self.mode {
             Mode::Probe { sent } => (!sent).then_some(REPLICATION_WINDOW_BYTES),
             Mode::Replicate { in_flight, in_flight_bytes } => (in_flight.len() < messages_max

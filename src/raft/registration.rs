@@ -28,9 +28,14 @@ impl Raft {
             }
             standing => standing.incarnation() != Some(*incarnation),
         });
-        for (node, incarnation) in &due {
-            let register = Register { node: *node, incarnation: *incarnation };
-            self.append_own(now_ms, EntryKind::Register, register.encode());
+        let payload_of = |(node, incarnation): &(NodeId, Incarnation)| {
+            Register { node: *node, incarnation: *incarnation }.encode()
+        };
+        if !self.has_room_for(due.iter().map(|due| payload_of(due).len())) {
+            return false;
+        }
+        for due in &due {
+            self.append_own(now_ms, EntryKind::Register, payload_of(due));
         }
         !due.is_empty()
     }

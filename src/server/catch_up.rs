@@ -37,6 +37,8 @@ pub(super) struct CatchUp<D: Disk> {
     pub(super) jobs: VecDeque<Job<D>>,
     /// How many streams were begun, in either direction.
     streams: u64,
+    /// When a node refused last what it was sent.
+    refused: BTreeMap<NodeId, u64>,
 }
 
 /// A stream to a node that is behind.
@@ -75,6 +77,7 @@ impl<D: Disk> Default for CatchUp<D> {
             replies: Vec::new(),
             jobs: VecDeque::new(),
             streams: 0,
+            refused: BTreeMap::new(),
         }
     }
 }
@@ -84,6 +87,16 @@ impl<D: Disk> CatchUp<D> {
     /// who got it would be behind again.
     pub(super) fn earliest_entry(&self) -> Option<EntryId> {
         self.sending.values().map(|sending| sending.entry).min_by_key(|entry| entry.index)
+    }
+
+    /// Whether a store is coming from another node.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.receiving.is_some()
+    }
+
+    /// Whether a node may be sent a store: one that refused, as for want of room, is left in peace for a while.
+    fn may_begin(&self, now_ms: u64, node: NodeId) -> bool {
+        self.refused.get(&node).is_none_or(|refused_ms| now_ms >= refused_ms + limits::ROOM_STEP_MS)
     }
 
     /// A store that came whole, for its checkpoint to be begun.
@@ -282,6 +295,7 @@ impl<D: Disk> Node<D> {
             }
             SnapshotState::Refused { reason } => {
                 log::warn!("node {from} refuses what it is sent: {reason}");
+                self.catch_up.refused.insert(from, now_ms);
                 self.catch_up.sending.remove(&from);
             }
             SnapshotState::Installed | SnapshotState::HasIt | SnapshotState::StaleTerm => {
@@ -322,7 +336,7 @@ impl<D: Disk> Node<D> {
         self.catch_up.sending.retain(|node, _| behind.contains(node));
         let resend_ms = 2 * self.config.election_timeout_ms;
         for node in behind {
-            if !self.catch_up.sending.contains_key(&node) {
+            if !self.catch_up.sending.contains_key(&node) && self.catch_up.may_begin(now_ms, node) {
                 self.begin_stream(node);
             }
             let Some(sending) = self.catch_up.sending.get_mut(&node) else { continue };

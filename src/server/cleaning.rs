@@ -85,7 +85,7 @@ impl<D: Disk> Node<D> {
         Space {
             segments_bytes: self.log.log_bytes()
                 + self.log.contents_bytes()
-                + segment_bytes.saturating_sub(self.log.spare_bytes()),
+                + segment_bytes.saturating_sub(self.log.ready_segments_bytes()),
             dead_bytes: self.log.sealed_segments().filter(is_dead).map(|segment| segment.len_bytes).sum(),
             checkpoints_bytes: self.housekeeping.checkpoints_bytes(),
             live_bytes,

@@ -65,11 +65,35 @@ impl<D: Disk> Node<D> {
         self.config.text_writes == TextWrites::Forward && origin.is_text()
     }
 
+    /// The refusal that names the leader, as far as it is known. Nothing was done.
+    pub(super) fn not_leader(&self, origin: Origin) -> Outcome {
+        // Whoever knows no redirects is not given one.
+        let leader =
+            self.raft.leader_id().filter(|leader| *leader != self.config.node && !self.forwards(origin));
+        let member =
+            leader.and_then(|leader| self.config.members.iter().find(|member| member.node == leader));
+        Outcome::Refused(match member {
+            None => Refusal::NoLeader,
+            Some(member) => Refusal::NotLeader {
+                leader: member.node,
+                address: match origin.is_text() {
+                    false => member.client.to_string(),
+                    true => member.text.map_or(String::new(), |text| text.to_string()),
+                },
+                term: self.raft.term(),
+            },
+        })
+    }
+
     /// Proposes a change outside of sessions; the answer at once if it cannot be.
     fn change(&mut self, now_ms: u64, client: &mut Client, command: Payload) -> Option<Outcome> {
         if let Err(refusal) = self.check(client, &command) {
             return refused(refusal);
         }
+        if let Some(refusal) = self.refusal_for_room(client.asked.kind) {
+            return refused(refusal);
+        }
+        self.make_room(std::iter::once(command.len()));
         let proposed = self.raft.propose(now_ms, command);
         self.wait_for_entry(now_ms, *client, proposed)
     }
@@ -90,7 +114,12 @@ impl<D: Disk> Node<D> {
             mark!("dispatch-knows-session-is-gone");
             return refused(Refusal::SessionGone);
         }
-        let proposed = self.raft.propose_session(now_ms, command.encode());
+        if let Some(refusal) = self.refusal_for_room(client.asked.kind) {
+            return refused(refusal);
+        }
+        let payload = command.encode();
+        self.make_room(std::iter::once(payload.len()));
+        let proposed = self.raft.propose_session(now_ms, payload);
         self.wait_for_entry(now_ms, *client, proposed)
     }
 
@@ -123,6 +152,7 @@ impl<D: Disk> Node<D> {
                 mark!("dispatch-refuses-while-handing-over");
                 refused(Refusal::Busy)
             }
+            Err(ProposeError::Full) => refused(Refusal::DiskFull { node: self.config.node }),
         }
     }
 

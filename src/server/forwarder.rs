@@ -172,7 +172,7 @@ impl Forwarder {
                 }
                 None
             }
-            Refusal::Busy => {
+            Refusal::Busy | Refusal::DiskFull { .. } => {
                 change.open_attempts = change.open_attempts.saturating_sub(1);
                 mark!("forwarder-is-refused-as-busy", change.open_attempts == 0);
                 mark!("forwarder-is-refused-as-busy-once", change.open_attempts > 0);

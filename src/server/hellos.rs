@@ -48,6 +48,7 @@ impl<D: Disk> Node<D> {
             self.meet(now_ms, reply.identity);
             self.connections += 1;
             self.connected.insert(node, self.connections);
+            self.room.meet(node);
             net.open_link(node);
         } else {
             net.refuse_link(now_ms, node, refusal_words(status).to_owned());

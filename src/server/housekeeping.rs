@@ -19,7 +19,8 @@ use fsd_wire::{EntryId, LogIndex};
 use super::Fault;
 use super::cleaning::Cleaning;
 use super::jobs::{Done, Job};
-use super::node::{Node, Timer};
+use super::node::Node;
+use super::room::is_full;
 use crate::file_store::{FileStore, ImageHead};
 use crate::limits;
 use crate::mapping::Disk;
@@ -44,6 +45,8 @@ pub(super) struct Housekeeping<D: Disk> {
     is_hurried: bool,
     /// What had to be cleaned before it was.
     is_clean: bool,
+    /// When the next look at the space is worth its cost.
+    look_at_ms: u64,
     /// A job is out, or its result is not looked at yet.
     is_busy: bool,
     /// Bytes of the log when the newest checkpoint was begun, or given up.
@@ -76,6 +79,7 @@ impl<D: Disk> Housekeeping<D> {
             cleaning: None,
             is_hurried: false,
             is_clean: false,
+            look_at_ms: 0,
             is_busy: false,
             grown_from,
             unused: Vec::new(),
@@ -146,11 +150,18 @@ impl<D: Disk> Node<D> {
     /// Makes the log's first segment ready: a disk without room is told of before the node says that it is ready.
     ///
     /// # Errors
-    /// If the disk has no room, or fails.
+    /// If the disk has no room and the log is empty, or if it fails.
     pub fn make_first_spare(&mut self, disk: &D) -> Result<(), Fault> {
-        match self.log.wants_spare() {
-            Some(request) => Ok(self.log.install_spare(request.prepare(disk).map_err(Fault::Spare)?)?),
-            None => Ok(()),
+        let Some(request) = self.log.wants_spare() else { return Ok(()) };
+        match request.prepare(disk) {
+            Ok(spare) => Ok(self.log.install_spare(spare)?),
+            // A node that has something to serve does so, and may delete some of it.
+            Err(error) if is_full(&error) && self.log.last_index() > LogIndex(0) => {
+                self.log.spare_failed();
+                self.spare_made(self.log.segment_bytes(), Some(&error));
+                Ok(())
+            }
+            Err(error) => Err(Fault::Spare(error)),
         }
     }
 
@@ -159,8 +170,13 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If the disk fails.
     pub fn next_job(&mut self) -> Result<Option<Job<D>>, Fault> {
-        if let Some(request) = self.log.wants_spare() {
+        if self.may_make_segment(self.log.segment_bytes())
+            && let Some(request) = self.log.wants_spare()
+        {
             return Ok(Some(Job::Spare(request)));
+        }
+        if self.room.wants_to_ask() {
+            return Ok(Some(Job::AskRoom));
         }
         self.open_backups();
         if let Some(job) = self.catch_up.jobs.pop_front().or_else(|| self.backups.jobs.pop_front()) {
@@ -181,6 +197,10 @@ impl<D: Disk> Node<D> {
     pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
         match done {
             Done::Spare(spare) => return self.spare_done(spare),
+            Done::Room(told) => {
+                self.room_told(told);
+                return Ok(());
+            }
             Done::Read(node, number, read) => {
                 // What was read leaves with the next turn.
                 self.unfinished = true;
@@ -209,6 +229,7 @@ impl<D: Disk> Node<D> {
             }
         }
         self.housekeeping.is_busy = false;
+        self.room.ask();
         Ok(())
     }
 
@@ -216,14 +237,20 @@ impl<D: Disk> Node<D> {
     /// again later.
     fn spare_done(&mut self, spare: io::Result<Spare<D::File>>) -> Result<(), Fault> {
         let is_news = !std::mem::replace(&mut self.housekeeping.spare_complaint, spare.is_err());
-        match spare {
-            Ok(spare) => return Ok(self.log.install_spare(spare)?),
-            Err(error) if is_news => {
-                log::warn!("cannot make the next log segment ready, and will try again: {error}");
+        let segment_bytes = self.log.segment_bytes();
+        let error = match spare {
+            Ok(spare) => {
+                self.log.install_spare(spare)?;
+                self.spare_made(segment_bytes, None);
+                return Ok(());
             }
-            Err(_) => {}
+            Err(error) => error,
+        };
+        if is_news {
+            log::warn!("cannot make the next log segment ready, and will try again: {error}");
         }
         self.log.spare_failed();
+        self.spare_made(segment_bytes, Some(&error));
         Ok(())
     }
 
@@ -267,8 +294,13 @@ impl<D: Disk> Node<D> {
     /// Whether the log has grown by enough since the newest checkpoint.
     fn checkpoint_is_due(&self) -> bool {
         let grown_bytes = self.log.appended_bytes() - self.housekeeping.grown_from;
-        let is_due = self.housekeeping.is_hurried || grown_bytes >= self.growth_bytes();
-        is_due && self.store.last_applied() > self.newest_index()
+        let (growth_bytes, is_low) = (self.growth_bytes(), self.room.is_low());
+        let growth_bytes =
+            if is_low { growth_bytes / limits::CHECKPOINT_WHILE_LOW_SHARE } else { growth_bytes };
+        let is_due = self.housekeeping.is_hurried
+            || grown_bytes >= growth_bytes
+            || is_low && self.checkpoint_would_make_room();
+        is_due && self.store.last_applied() > self.newest_index() && self.may_make_checkpoint()
     }
 
     /// The entry as of which the newest checkpoint is.
@@ -279,9 +311,12 @@ impl<D: Disk> Node<D> {
     /// Sees to it that space comes back where the log does not grow.
     pub(super) fn look_at_space(&mut self, now_ms: u64) {
         let image_bytes = self.store.image_head().items_bytes;
-        let wait_ms = limits::SPACE_LOOK_MS * (1 + image_bytes / limits::SPACE_LOOK_BYTES);
-        self.wheel.insert(now_ms + wait_ms, Timer::Space);
-        let housekeeping = &self.housekeeping;
+        let housekeeping = &mut self.housekeeping;
+        if now_ms < housekeeping.look_at_ms {
+            return;
+        }
+        housekeeping.look_at_ms =
+            now_ms + limits::ROOM_STEP_MS * (1 + image_bytes / limits::SPACE_LOOK_BYTES);
         if housekeeping.making.is_some() || housekeeping.cleaning.is_some() || !self.is_over_bound() {
             return;
         }
@@ -356,9 +391,10 @@ impl<D: Disk> Node<D> {
 
     /// There is no room for a checkpoint, which is tried again later, or the disk fails.
     fn give_checkpoint_up(&mut self, error: io::Error) -> Result<(), Fault> {
-        if error.kind() != io::ErrorKind::StorageFull {
+        if !is_full(&error) {
             return Err(failed("write a checkpoint", error));
         }
+        self.room.found_none();
         if !self.housekeeping.has_complained {
             log::warn!("cannot take a checkpoint, and will try again: {error}");
             self.housekeeping.has_complained = true;

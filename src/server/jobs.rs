@@ -35,6 +35,8 @@ pub enum Job<D: Disk> {
     Copy(Box<Copying<D, FileName>>),
     /// Remove files that nothing refers to.
     Remove(Vec<String>),
+    /// Find out how much room is left.
+    AskRoom,
     /// Begin to read the state as of a checkpoint, for a node: the stream of this number.
     OpenStream(NodeId, u64, CheckpointHead, usize),
     /// Read the next chunk, of so many bytes at most.
@@ -59,6 +61,8 @@ pub enum Done<D: Disk> {
     Copied(CopiedContents<D>),
     /// See [`Job::Remove`].
     Removed(io::Result<()>),
+    /// See [`Job::AskRoom`]: in bytes.
+    Room(io::Result<u64>),
     /// See [`Job::OpenStream`] and [`Job::ReadStream`].
     Read(NodeId, u64, ChunkRead<D>),
     /// See [`Job::WriteStream`]; with the chunk, of which some may be left.
@@ -79,6 +83,7 @@ impl<D: Disk> Job<D> {
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
             Self::Copy(copying) => Done::Copied(copying.step(disk, limits::COPIED_BYTES)),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
+            Self::AskRoom => Done::Room(disk.room_bytes()),
             Self::OpenStream(node, number, head, bytes_max) => {
                 Done::Read(node, number, open_stream(disk, &head, bytes_max))
             }

@@ -87,10 +87,11 @@ enum Ending {
     Busy,
     Unknown,
     SessionGone,
+    DiskFull,
 }
 
 impl Ending {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Done, "done"),
         (Self::NotFound, "not_found"),
         (Self::VersionMismatch, "version_mismatch"),
@@ -103,6 +104,7 @@ impl Ending {
         (Self::Busy, "busy"),
         (Self::Unknown, "unknown"),
         (Self::SessionGone, "session_gone"),
+        (Self::DiskFull, "disk_full"),
     ];
 
     fn of(outcome: &Outcome) -> Self {
@@ -119,6 +121,7 @@ impl Ending {
             Refusal::Busy => Self::Busy,
             Refusal::Unknown => Self::Unknown,
             Refusal::SessionGone => Self::SessionGone,
+            Refusal::DiskFull { .. } => Self::DiskFull,
         }
     }
 
@@ -307,6 +310,8 @@ impl<D: Disk> Node<D> {
         page.value(&definitions::REVISION, self.store.revision().0);
         page.value(&definitions::SESSIONS, self.store.sessions() as u64);
         page.value(&definitions::SESSIONS_MAX, u64::from(limits::SESSIONS_MAX));
+        page.value(&definitions::DISK_LOW, u64::from(self.is_low()));
+        page.value(&definitions::DISK_RESERVE, self.reserve_bytes());
         self.write_request_metrics(page);
     }
 

@@ -24,6 +24,7 @@ mod parent;
 mod pending;
 mod readiness;
 mod restoring;
+mod room;
 #[cfg(test)]
 mod tests;
 

@@ -19,6 +19,7 @@ use super::housekeeping::Housekeeping;
 use super::measurements::Measurements;
 use super::pending::{Asker, Origin, Pending, RequestKey};
 use super::readiness::Readiness;
+use super::room::Room;
 use super::{Fault, Network};
 use crate::config::{Member, TextReads, TextWrites};
 use crate::file_store::{Applied, ContentsAt, FileStore};
@@ -79,8 +80,8 @@ pub(super) enum Timer {
     Backups,
     /// Something in the store is due.
     Expiry,
-    /// Does the data directory take too much?
-    Space,
+    /// It is time to look at the room on the disk.
+    Room,
     /// Stopping has taken long enough.
     Stop,
 }
@@ -93,6 +94,7 @@ pub struct Node<D: Disk> {
     pub(super) housekeeping: Housekeeping<D>,
     pub(super) catch_up: CatchUp<D>,
     pub(super) backups: Backups<D>,
+    pub(super) room: Room,
     pub(super) hard_state: HardStateFile<D>,
     pub(super) store: FileStore,
     pub(super) wheel: TimerWheel<Timer>,
@@ -150,7 +152,7 @@ impl<D: Disk> Node<D> {
         let raft = Raft::new(raft_config, recovered.state, recovered.log, now_ms);
         let identity = identity_of(&raft, config.node);
         let mut wheel = TimerWheel::new(now_ms);
-        wheel.insert(now_ms + limits::SPACE_LOOK_MS, Timer::Space);
+        wheel.insert(now_ms + limits::ROOM_STEP_MS, Timer::Room);
         Self {
             config,
             raft,
@@ -158,6 +160,7 @@ impl<D: Disk> Node<D> {
             housekeeping,
             catch_up: CatchUp::default(),
             backups: Backups::default(),
+            room: Room::default(),
             hard_state,
             store,
             wheel,
@@ -225,6 +228,7 @@ impl<D: Disk> Node<D> {
         net: &mut impl Network,
     ) -> Result<(), Fault> {
         self.measurements.begin_turn(now_ms);
+        self.begin_room();
         for event in events.drain(..) {
             self.handle(now_ms, event, net);
         }
@@ -261,6 +265,7 @@ impl<D: Disk> Node<D> {
         self.answer_readiness(net);
         self.set_expiry_alarm(now_ms);
         self.announce_leader();
+        self.finish_room(now_ms, net);
         self.advance_stop(net);
         self.unfinished =
             self.log.is_dirty() || self.raft.has_actions() || self.raft.has_pending_replication();
@@ -323,7 +328,7 @@ impl<D: Disk> Node<D> {
             Event::Peer { message: PeerMessage::ForwardReply(reply), .. } => {
                 self.finish_forwarded(reply, net)
             }
-            Event::Peer { from, message } => self.raft.step(now_ms, Input::Receive { from, message }),
+            Event::Peer { from, message } => self.receive(now_ms, from, message),
             Event::PeerHello { connection, identity } => self.judge_hello(now_ms, connection, identity, net),
             Event::PeerReply { node, reply } => self.judge_reply(now_ms, node, &reply, net),
             Event::PeerLost { node } => {
@@ -355,7 +360,7 @@ impl<D: Disk> Node<D> {
                 self.propose_removal(now_ms, self.store.next_due());
                 self.propose_stamp(now_ms);
             }
-            Timer::Space => self.look_at_space(now_ms),
+            Timer::Room => self.step_room(now_ms),
             Timer::Stop => {
                 mark!("node-hands-over-for-too-long", self.raft.is_leader());
                 self.stopping = Stopping::Now;
@@ -388,8 +393,11 @@ impl<D: Disk> Node<D> {
     }
 
     fn append(&mut self, actions: &Actions) -> Result<(), Fault> {
+        self.take_fault_of_room()?;
         self.measurements.appended(&actions.store_log);
-        Ok(self.log.append(&actions.store_log)?)
+        self.log.append(&actions.store_log)?;
+        self.refresh_room();
+        Ok(())
     }
 
     /// What became possible by the flush itself: in a cluster of one, entries are committed by it.
@@ -509,26 +517,6 @@ impl<D: Disk> Node<D> {
 
     fn refuse(&mut self, asker: Asker, refusal: Refusal, net: &mut impl Network) {
         self.settle(asker, Outcome::Refused(refusal), net);
-    }
-
-    /// The refusal that names the leader, as far as it is known. Nothing was done.
-    pub(super) fn not_leader(&self, origin: Origin) -> Outcome {
-        // Whoever knows no redirects is not given one.
-        let leader =
-            self.raft.leader_id().filter(|leader| *leader != self.config.node && !self.forwards(origin));
-        let member =
-            leader.and_then(|leader| self.config.members.iter().find(|member| member.node == leader));
-        Outcome::Refused(match member {
-            None => Refusal::NoLeader,
-            Some(member) => Refusal::NotLeader {
-                leader: member.node,
-                address: match origin.is_text() {
-                    false => member.client.to_string(),
-                    true => member.text.map_or(String::new(), |text| text.to_string()),
-                },
-                term: self.raft.term(),
-            },
-        })
     }
 
     /// Starts the deadline of a request.

@@ -28,6 +28,7 @@ mod outcomes;
 mod readiness;
 mod reads;
 mod restored;
+mod room;
 mod sessions;
 mod space;
 

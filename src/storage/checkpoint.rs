@@ -305,6 +305,12 @@ fn file_bytes(tables_bytes: u64, body_bytes: u64) -> Option<u64> {
         .checked_add((HEADER_BYTES + TRAILER_BYTES) as u64)
 }
 
+/// The length of a checkpoint of so many segments and bytes of items, with some members more than a cluster has.
+#[must_use]
+pub fn file_bytes_about(segments: u64, body_bytes: u64) -> u64 {
+    file_bytes(tables_bytes(32, segments), body_bytes).unwrap_or(u64::MAX)
+}
+
 fn block_head(number: u32, section: u32, offset: u64, payload_bytes: usize) -> [u8; BLOCK_HEAD_BYTES] {
     let mut head = [0; BLOCK_HEAD_BYTES];
     head[..4].copy_from_slice(BLOCK_TAG);

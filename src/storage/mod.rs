@@ -10,6 +10,7 @@ pub mod hard_state;
 pub mod inspect;
 pub mod kept;
 mod lock;
+mod log_room;
 mod prospect;
 mod recovery;
 mod restoring;

@@ -5,7 +5,7 @@
 //! once it is stored, readers may keep slices of the mapping, and no crash can fall into a truncation.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use fsd_wire::{Entry, EntryId, LogIndex};
@@ -64,7 +64,8 @@ pub struct SegmentedLog<D: Disk> {
     pub(super) is_torn: bool,
     /// Everything before this is flushed.
     pub(super) durable: Position,
-    pub(super) spare: Option<Spare<D::File>>,
+    /// Segments that were made ready, in the order of their ids, in which the log goes on in them.
+    pub(super) spares: VecDeque<Spare<D::File>>,
     spare_state: SpareState,
     next_id: SegmentId,
     /// Bytes of all records that were appended in this life, and of those that recovery found.
@@ -91,7 +92,7 @@ pub struct SpareRequest {
 #[derive(Debug)]
 pub struct Spare<F> {
     file: F,
-    header: SegmentHeader,
+    pub(super) header: SegmentHeader,
 }
 
 impl SpareRequest {
@@ -142,7 +143,7 @@ impl<D: Disk> SegmentedLog<D> {
             end,
             is_torn: is_torn && !mutant!("torn-tail-written-over"),
             durable: end,
-            spare: None,
+            spares: VecDeque::new(),
             spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
             // No file may get the number of a segment that the base only names.
             next_id: SegmentId(highest_id.max(end.segment()).0 + 1),
@@ -260,16 +261,18 @@ impl<D: Disk> SegmentedLog<D> {
         if self.spare_state != SpareState::Requested {
             self.spare_state = SpareState::WantedFrom(spare_wanted_from(self.segment_bytes));
         }
-        match self.spare.take() {
-            Some(spare) if spare.header.len_bytes >= len_bytes_min => return Ok(spare),
-            Some(too_short) => {
-                mark!("spare-is-too-short");
-                self.remove_unused(&too_short)?;
+        while let Some(spare) = self.spares.pop_front() {
+            if spare.header.len_bytes >= len_bytes_min {
+                return Ok(spare);
             }
-            None => {
-                mark!("spare-is-missing");
-            }
+            mark!("spare-is-too-short");
+            self.remove_unused(&spare)?;
         }
+        self.make_spare(len_bytes_min)
+    }
+
+    /// Makes a segment ready at once, for whoever cannot wait for it.
+    pub(super) fn make_spare(&mut self, len_bytes_min: u64) -> Result<Spare<D::File>, StorageError> {
         let request = self.request(self.segment_bytes.max(len_bytes_min));
         let path = self.disk.describe(&file_name(request.header.id));
         request.prepare(&self.disk).doing(|| format!("make {path} ready"))
@@ -296,7 +299,7 @@ impl<D: Disk> SegmentedLog<D> {
     pub fn wants_spare(&mut self) -> Option<SpareRequest> {
         let SpareState::WantedFrom(offset) = self.spare_state else { return None };
         let is_time = self.segments.is_empty() || self.is_torn || u64::from(self.end.offset()) >= offset;
-        if self.spare.is_some() || self.has_failed || !is_time {
+        if !self.spares.is_empty() || self.has_failed || !is_time {
             return None;
         }
         self.spare_state = SpareState::Requested;
@@ -310,7 +313,8 @@ impl<D: Disk> SegmentedLog<D> {
     pub fn install_spare(&mut self, spare: Spare<D::File>) -> Result<(), StorageError> {
         self.spare_state = SpareState::WantedFrom(spare_wanted_from(self.segment_bytes));
         if spare.header.id > self.end.segment() {
-            self.spare = Some(spare);
+            let place = self.spares.partition_point(|other| other.header.id < spare.header.id);
+            self.spares.insert(place, spare);
             return Ok(());
         }
         mark!("spare-comes-too-late");
@@ -330,6 +334,13 @@ impl<D: Disk> SegmentedLog<D> {
         mark!("spare-cannot-be-made");
         let retry_at = u64::from(self.end.offset()) + self.segment_bytes / SPARE_RETRY_SHARE;
         self.spare_state = SpareState::WantedFrom(retry_at);
+    }
+
+    /// There may be room for the next segment by now: it is asked for without waiting for the log to grow.
+    pub fn want_spare_again(&mut self) {
+        if let SpareState::WantedFrom(_) = self.spare_state {
+            self.spare_state = SpareState::WantedFrom(0);
+        }
     }
 
     /// Makes everything that was appended durable, and gives the last index that is. Does nothing when nothing
@@ -495,19 +506,14 @@ impl<D: Disk> SegmentedLog<D> {
     /// Bytes of the log's segments on the disk, with one that is made ready.
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.header.len_bytes).sum::<u64>() + self.spare_bytes()
+        self.segments.iter().map(|segment| segment.header.len_bytes).sum::<u64>()
+            + self.ready_segments_bytes()
     }
 
     /// Bytes of the segments that are there for the contents in them alone.
     #[must_use]
     pub fn contents_bytes(&self) -> u64 {
         self.contents.values().map(|segment| segment.header.len_bytes).sum()
-    }
-
-    /// Bytes of the segment that is made ready; 0 when there is none.
-    #[must_use]
-    pub fn spare_bytes(&self) -> u64 {
-        self.spare.as_ref().map_or(0, |spare| spare.header.len_bytes)
     }
 
     /// Bytes of the last segment that are used, its head included; 0 when there is none.

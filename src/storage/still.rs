@@ -145,6 +145,10 @@ impl<D: Disk> Disk for StillDisk<D> {
         self.disk.used_bytes()
     }
 
+    fn room_bytes(&self) -> io::Result<u64> {
+        self.disk.room_bytes()
+    }
+
     fn describe(&self, name: &str) -> String {
         self.disk.describe(name)
     }
@@ -236,8 +240,12 @@ mod tests {
             refuse()
         }
 
+        fn room_bytes(&self) -> io::Result<u64> {
+            self.disk.room_bytes()
+        }
+
         fn used_bytes(&self) -> io::Result<u64> {
-            self.disk.used_bytes()
+            Ok(self.disk.used_bytes())
         }
 
         fn describe(&self, name: &str) -> String {

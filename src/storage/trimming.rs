@@ -79,10 +79,7 @@ impl<D: Disk> SegmentedLog<D> {
         }
         self.table = EntryTable::behind(base);
         (self.end, self.durable, self.is_torn) = (base.end, base.end, false);
-        match self.spare.take() {
-            Some(spare) => self.remove_unused(&spare),
-            None => Ok(()),
-        }
+        std::mem::take(&mut self.spares).iter().try_for_each(|spare| self.remove_unused(spare))
     }
 
     /// The header of a kept segment that is to be made.

@@ -265,6 +265,11 @@ pub enum Refusal {
     /// There is no such session any more. This attempt did nothing; an earlier one of the same change, whose reply
     /// was lost, may have.
     SessionGone,
+    /// There is no room for it on a disk that is needed. Nothing was done. Deletes are still taken.
+    DiskFull {
+        /// A node whose disk is full.
+        node: NodeId,
+    },
 }
 
 impl Refusal {
@@ -301,6 +306,10 @@ impl Refusal {
             Self::Busy => out.u16(9),
             Self::Unknown => out.u16(10),
             Self::SessionGone => out.u16(11),
+            Self::DiskFull { node } => {
+                out.u16(12);
+                out.u32(node.0);
+            }
         }
     }
 
@@ -321,6 +330,7 @@ impl Refusal {
             9 => Self::Busy,
             10 => Self::Unknown,
             11 => Self::SessionGone,
+            12 => Self::DiskFull { node: NodeId(reader.u32()?) },
             other => return Err(DecodeError::BadValue { field: "status", value: u64::from(other) }),
         })
     }

@@ -25,6 +25,7 @@ const KIND_FORWARD: u16 = 23;
 const KIND_FORWARD_REPLY: u16 = 24;
 const KIND_INSTALL_SNAPSHOT: u16 = 25;
 const KIND_INSTALL_SNAPSHOT_REPLY: u16 = 26;
+const KIND_ROOM: u16 = 27;
 
 /// Asks for a vote (section 5.2), or whether a vote would be given (PreVote, thesis section 9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +159,36 @@ pub struct ReadIndexReply {
     pub cluster_time: ClusterTimeMs,
 }
 
+/// How much room a node's disk has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomState {
+    /// Enough for whatever comes.
+    Enough,
+    /// Little more than it needs to make room again: what makes files grow had better be refused.
+    Low,
+    /// None for the next entry of its leader: it takes no entries.
+    Full,
+}
+
+impl RoomState {
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Enough => 1,
+            Self::Low => 2,
+            Self::Full => 3,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+        Ok(match byte {
+            1 => Self::Enough,
+            2 => Self::Low,
+            3 => Self::Full,
+            other => return Err(DecodeError::BadValue { field: "room", value: u64::from(other) }),
+        })
+    }
+}
+
 /// A message between nodes after their hellos.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
@@ -187,6 +218,8 @@ pub enum PeerMessage {
     InstallSnapshot(InstallSnapshot),
     /// See [`InstallSnapshotReply`].
     InstallSnapshotReply(InstallSnapshotReply),
+    /// What the sender knows of the room on its disk.
+    Room(RoomState),
 }
 
 impl Message for PeerMessage {
@@ -205,6 +238,7 @@ impl Message for PeerMessage {
             Self::ForwardReply(_) => KIND_FORWARD_REPLY,
             Self::InstallSnapshot(_) => KIND_INSTALL_SNAPSHOT,
             Self::InstallSnapshotReply(_) => KIND_INSTALL_SNAPSHOT_REPLY,
+            Self::Room(_) => KIND_ROOM,
         }
     }
 
@@ -228,6 +262,7 @@ impl Message for PeerMessage {
             Self::ForwardReply(reply) => encode_inner(reply, out),
             Self::InstallSnapshot(message) => message.encode(out),
             Self::InstallSnapshotReply(message) => message.encode(out),
+            Self::Room(state) => out.u8(state.to_byte()),
         }
     }
 }
@@ -261,6 +296,7 @@ impl PeerMessage {
             KIND_INSTALL_SNAPSHOT_REPLY => {
                 Self::InstallSnapshotReply(InstallSnapshotReply::decode(&mut reader)?)
             }
+            KIND_ROOM => Self::Room(RoomState::from_byte(reader.u8()?)?),
             kind => return Err(DecodeError::UnknownKind { kind }),
         };
         reader.finish()?;

@@ -156,6 +156,13 @@ fn the_status_codes_are_those_of_the_code() {
         codes(&tables, "snapshot state").into_iter().collect::<BTreeMap<_, String>>(),
         snapshot_states
     );
+
+    let mut room_states = BTreeMap::new();
+    for (_, message) in messages() {
+        let AnyMessage::Peer(PeerMessage::Room(state)) = &message else { continue };
+        room_states.insert(u16::from(message.encode()[frame::HEADER_BYTES]), format!("{state:?}"));
+    }
+    assert_eq!(codes(&tables, "room").into_iter().collect::<BTreeMap<_, _>>(), room_states);
 }
 
 #[test]

@@ -423,7 +423,7 @@ fn values_without_a_meaning_are_refused() {
     };
     assert!(refusal(8).is_ok());
     assert_eq!(refusal(0), Err(bad("status", 0)));
-    assert_eq!(refusal(12), Err(bad("status", 12)));
+    assert_eq!(refusal(13), Err(bad("status", 13)));
 
     let node_role = |role: u8| {
         ClientReply::decode(&frame(52, |out| {

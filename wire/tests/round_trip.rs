@@ -11,7 +11,7 @@ use fsd_wire::codec::COUNTER_MAX;
 use fsd_wire::hello::{self, Hello, HelloReply, HelloStatus, Identity, Role};
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
-    RequestVote, RequestVoteReply, TimeoutNow,
+    RequestVote, RequestVoteReply, RoomState, TimeoutNow,
 };
 use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, REFUSAL_BYTES_MAX, SnapshotState};
 use fsd_wire::*;
@@ -309,6 +309,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         reply().prop_map(PeerMessage::ForwardReply),
         install_snapshot().prop_map(PeerMessage::InstallSnapshot),
         install_snapshot_reply().prop_map(PeerMessage::InstallSnapshotReply),
+        prop_oneof![Just(RoomState::Enough), Just(RoomState::Low), Just(RoomState::Full)]
+            .prop_map(PeerMessage::Room),
     ]
 }
 
@@ -399,6 +401,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Busy),
         Just(Refusal::Unknown),
         Just(Refusal::SessionGone),
+        node().prop_map(|node| Refusal::DiskFull { node }),
     ]
 }
 

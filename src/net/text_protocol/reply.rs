@@ -50,6 +50,7 @@ pub fn refused(refusal: &Refusal) -> Bytes {
         Refusal::Busy => "ERR_INTERNAL busy".to_string(),
         Refusal::Unknown => "ERR_INTERNAL outcome unknown".to_string(),
         Refusal::SessionGone => "ERR_INTERNAL session gone".to_string(),
+        Refusal::DiskFull { node } => format!("ERR_INTERNAL disk full: node {node} has no room"),
     })
 }
 

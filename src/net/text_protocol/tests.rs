@@ -406,6 +406,7 @@ fn refusals_begin_with_the_words_of_the_protocol() {
         (Refusal::NoLeader, "ERR_INTERNAL no leader"),
         (Refusal::Busy, "ERR_INTERNAL busy"),
         (Refusal::Unknown, "ERR_INTERNAL outcome unknown"),
+        (Refusal::DiskFull { node: fsd_wire::NodeId(2) }, "ERR_INTERNAL disk full: node 2 has no room"),
         (Refusal::BadRequest { reason: "two\r\nlines\0".into() }, "ERR_CMD_ERR two??lines?"),
     ];
     for (refusal, reply) in rows {

@@ -205,6 +205,10 @@ impl Cluster {
         self.nodes[&NodeId(node)].raft.as_ref().expect("the node runs")
     }
 
+    pub(super) fn raft_mut(&mut self, node: NodeId) -> &mut Raft {
+        self.nodes.get_mut(&node).and_then(|node| node.raft.as_mut()).expect("the node runs")
+    }
+
     pub(super) fn is_up(&self, node: NodeId) -> bool {
         self.nodes[&node].raft.is_some()
     }

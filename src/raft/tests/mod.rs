@@ -7,6 +7,7 @@ mod memory_log;
 mod random;
 mod reads;
 mod replication;
+mod room;
 mod single;
 
 use crate::raft;

@@ -30,6 +30,8 @@ struct Faults {
     usurp: f64,
     /// A node forgets a part of its log, or all that is committed.
     compact: f64,
+    /// A node's disk has other room, or a leader hears so.
+    room: f64,
     /// These are drawn for each phase.
     cut: f64,
     one_way: f64,
@@ -60,6 +62,7 @@ struct Schedule {
     paused: BTreeSet<NodeId>,
     /// Copies of data directories, to be restored by mistake.
     copies: Vec<(NodeId, HardState, MemoryLog)>,
+    rooms: fastrand::Rng,
     reads: u64,
 }
 
@@ -71,6 +74,8 @@ impl Schedule {
         cluster.late_messages = random.bool();
         cluster.batch = random.choice([1, 1, 2, 3, 8]).unwrap();
         cluster.slow_installs = random.bool();
+        // From a generator of its own: the other draws of all schedules stay as they are.
+        let mut rooms = fastrand::Rng::with_seed(seed.rotate_left(32));
         let usurp = random.choice([0.0, 0.02, 0.04, 0.08]).unwrap();
         let mut rate = |highest: f64| if random.bool() { random.f64() * highest } else { 0.0 };
         let faults = Faults {
@@ -83,6 +88,7 @@ impl Schedule {
             clock: rate(0.05),
             usurp,
             compact: rate(0.1),
+            room: if rooms.bool() { rooms.f64() * 0.1 } else { 0.0 },
             cut: rate(1.0),
             one_way: rate(0.6),
             down: rate(0.8),
@@ -92,7 +98,7 @@ impl Schedule {
         };
         let pace = Pace { deliver: 70, time: 10, propose: 10, read: 4, time_ms: 60 };
         let (down, paused) = (BTreeSet::new(), BTreeSet::new());
-        Self { cluster, random, faults, pace, down, paused, copies: Vec::new(), reads: 0 }
+        Self { cluster, random, faults, pace, down, paused, copies: Vec::new(), rooms, reads: 0 }
     }
 
     fn run(&mut self, steps: usize) {
@@ -261,6 +267,9 @@ impl Schedule {
         if self.happens(self.faults.compact) {
             self.compact();
         }
+        if self.faults.room > 0.0 && self.rooms.f64() < self.faults.room {
+            self.change_room();
+        }
         if self.happens(self.faults.clock) {
             let (id, by_ms) = (self.any(), self.random.u64(..2 * ELECTION_MS));
             self.cluster.hurry(id, by_ms);
@@ -310,6 +319,24 @@ impl Schedule {
                         self.start(id);
                     }
                 }
+            }
+        }
+    }
+
+    fn change_room(&mut self) {
+        let ids = self.cluster.ids();
+        let (id, other) = (self.rooms.choice(&ids).unwrap(), self.rooms.choice(&ids).unwrap());
+        if !self.cluster.is_up(*id) {
+            return;
+        }
+        let raft = self.cluster.raft_mut(*id);
+        match self.rooms.u32(..4) {
+            0 => raft.set_room(u64::MAX, []),
+            1 => raft.set_peer_full(*other, self.rooms.bool()),
+            2 => raft.set_low(self.rooms.bool()),
+            _ => {
+                let ready: Vec<u64> = (0..self.rooms.usize(..3)).map(|_| self.rooms.u64(..400)).collect();
+                raft.set_room(self.rooms.u64(..400), ready);
             }
         }
     }

@@ -81,6 +81,9 @@ fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
         Refusal::Busy => write!(f, "busy"),
         Refusal::Unknown => write!(f, "outcome unknown"),
         Refusal::SessionGone => write!(f, "the session is gone"),
+        Refusal::DiskFull { node } => {
+            write!(f, "the disk of node {node} is full: delete files there, or make room")
+        }
     }
 }
 

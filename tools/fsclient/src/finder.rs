@@ -196,9 +196,12 @@ impl Finder {
         };
         match outcome {
             Outcome::Refused(Refusal::Unknown) => Step::Unanswered(AttemptError::Refused(Refusal::Unknown)),
-            Outcome::Refused(refusal @ (Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy)) => {
-                Step::NotTaken(AttemptError::Refused(refusal))
-            }
+            Outcome::Refused(
+                refusal @ (Refusal::NotLeader { .. }
+                | Refusal::NoLeader
+                | Refusal::Busy
+                | Refusal::DiskFull { .. }),
+            ) => Step::NotTaken(AttemptError::Refused(refusal)),
             Outcome::Refused(refusal) => {
                 self.keep(connection);
                 Step::Refused(refusal)

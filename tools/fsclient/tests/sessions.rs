@@ -195,7 +195,9 @@ fn what_came_instead_of_the_answer_is_told() {
 #[test]
 fn a_refusal_to_take_the_change_does_not_close_an_earlier_attempt() {
     // The earlier one may still be in a log and be committed, whatever other nodes say of the later ones.
-    for refusal in [Refusal::Busy, Refusal::NoLeader, not_leading()] {
+    for refusal in
+        [Refusal::Busy, Refusal::DiskFull { node: fsd_wire::NodeId(2) }, Refusal::NoLeader, not_leading()]
+    {
         let node = Scripted::start([Answer::Cut, refuse(refusal.clone())]);
         let error = node.client(SHORT).write("a", "x", 0).unwrap_err();
         assert!(matches!(&error, ClientError::Unknown { .. }), "{refusal:?}: {error}");
@@ -216,7 +218,9 @@ fn not_leading() -> Refusal {
 
 #[test]
 fn a_change_that_no_node_took_is_unavailable() {
-    for refusal in [Refusal::Busy, Refusal::NoLeader, not_leading()] {
+    for refusal in
+        [Refusal::Busy, Refusal::DiskFull { node: fsd_wire::NodeId(2) }, Refusal::NoLeader, not_leading()]
+    {
         let node = Scripted::start([refuse(refusal)]);
         let error = error_of_untaken_write(&mut node.client(SHORT));
         assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");

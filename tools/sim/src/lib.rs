@@ -23,6 +23,7 @@ mod plan;
 mod process;
 mod reborn;
 mod record;
+mod room;
 mod runner;
 mod schedule;
 mod script;

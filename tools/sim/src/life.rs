@@ -55,9 +55,8 @@ impl Simulation {
             self.lose_power(place);
             return Ok(());
         }
-        let is_full = matches!(fault, Fault::Storage(StorageError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull);
+        // A full disk is no reason.
         let is_expected = process.fails
-            || is_full && self.nemesis.is_full(place)
             || process.is_rotten() && matches!(fault, Fault::Storage(StorageError::Damage { .. }));
         if !is_expected {
             return Err(format!("node {} ended: {fault}", place + 1));
@@ -128,6 +127,7 @@ impl Simulation {
         }
         self.steps += 1;
         self.wipe_a_copy_that_nobody_can_tell(place);
+        let may_lack_room = self.may_lack_room(place);
         let process = &mut self.processes[place];
         if self.is_troubled
             && self.plan.faults.contains(FaultKind::PowerLossInRecovery)
@@ -153,7 +153,7 @@ impl Simulation {
                 Ok(())
             }
             Err(StorageError::Io { source, .. })
-                if source.kind() == ErrorKind::StorageFull && self.nemesis.is_full(place) =>
+                if source.kind() == ErrorKind::StorageFull && may_lack_room =>
             {
                 let again_at_us = self.now_us + 1_000_000;
                 self.schedule.at(again_at_us, Happening::Start { node: place });

@@ -34,6 +34,7 @@ impl Simulation {
         self.refresh_soundness();
         self.repair_damaged();
         self.send_some_away();
+        self.make_room_in_the_end();
         for place in 0..self.plan.nodes {
             if self.processes[place].state == State::Down {
                 self.schedule.at(self.now_us + 1000, Happening::Start { node: place });
@@ -64,7 +65,9 @@ impl Simulation {
         // Connections that swallow everything may hide behind the first order: they are waited for now and then.
         // A leader with damaged contents ends when somebody asks for them.
         let is_rotten = self.processes.iter().any(|process| process.is_rotten());
-        self.order_must_last = self.plan.seed.is_multiple_of(LASTING_ORDER_OF) && !is_rotten;
+        // One without room hands over when it notices.
+        self.order_must_last =
+            self.plan.seed.is_multiple_of(LASTING_ORDER_OF) && !is_rotten && !self.one_stays_full();
         if self.order_must_last {
             while self.now_us < until_us || !self.is_settled() {
                 if self.now_us > until_us + bound_us {
@@ -99,9 +102,11 @@ impl Simulation {
     }
 
     fn core(&self) -> impl Iterator<Item = &Process> {
-        self.processes
-            .iter()
-            .filter(|process| process.state != State::Damaged && !self.nemesis.stays_away(process.place))
+        self.processes.iter().filter(|process| {
+            process.state != State::Damaged
+                && !self.nemesis.stays_away(process.place)
+                && !self.stays_full(process.place)
+        })
     }
 
     /// The log that the next leader has, unless something happens to it.
@@ -200,7 +205,7 @@ impl Simulation {
                 Some(node) => {
                     let raft = node.raft();
                     format!(
-                        "  node {}: {:?} term {} leader {:?} commit {} applied {} last {:?} registered {} lost {:?}",
+                        "  node {}: {:?} term {} leader {:?} commit {} applied {} last {:?} registered {} lost {:?} low {}",
                         process.id(),
                         raft.role(),
                         raft.term(),
@@ -209,7 +214,8 @@ impl Simulation {
                         node.store().last_applied(),
                         raft.last_id(),
                         raft.is_registered(),
-                        process.lost
+                        process.lost,
+                        node.is_low()
                     )
                 }
             });

@@ -5,13 +5,14 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsd::mapping::Disk;
-use fsd::simulated_disk::{SECTOR_BYTES, SimulatedDisk, Unflushed};
+use fsd::simulated_disk::{SECTOR_BYTES, Unflushed};
 use fsd::storage::segment::{RECORDS_AT, file_name};
 
 use crate::clock::TRUE_RATE;
 use crate::coverage::Phase;
 use crate::plan::FaultKind;
-use crate::process::{LogShape, OldCopy, State};
+use crate::process::{LogShape, OldCopy, State, small_disk};
+use crate::room::capacity;
 use crate::schedule::Happening;
 use crate::simulation::{Checked, Simulation};
 
@@ -183,7 +184,7 @@ impl Simulation {
                 process.fails = true;
             }
             FaultKind::FullDisk => {
-                self.processes[place].disk.set_capacity(0);
+                self.fill_disk(place);
                 self.last(Lasting::FullDisk(place));
             }
             FaultKind::WriteBack => {
@@ -256,7 +257,7 @@ impl Simulation {
             Lasting::SlowDisk(place) => self.processes[place].flush_us = self.plan.flush_us_max,
             Lasting::FullDisk(place) => {
                 if !self.nemesis.is_full(place) {
-                    self.processes[place].disk.set_capacity(u64::MAX);
+                    self.empty_disk(place);
                 }
             }
         }
@@ -399,7 +400,7 @@ impl Simulation {
         self.lose_power(place);
         let process = &mut self.processes[place];
         process.lost = process.lost.max(process.stored.as_ref().map(|stored| stored.incarnation));
-        process.disk = SimulatedDisk::new();
+        process.disk = small_disk(&self.plan);
         process.old_copy = None;
         process.forget(LogShape::default(), None);
         if process.state == State::Damaged {
@@ -437,7 +438,7 @@ impl Simulation {
         self.lose_power(place);
         let process = &mut self.processes[place];
         let OldCopy { disk, shape, state } = process.old_copy.take().expect("it was just seen");
-        disk.set_capacity(u64::MAX);
+        disk.set_capacity(capacity(&self.plan));
         process.disk = disk;
         process.lost = Some(state.incarnation);
         process.forget(shape, Some(state));
@@ -474,7 +475,7 @@ impl Simulation {
         });
         if !is_told {
             let process = &mut self.processes[place];
-            process.disk = SimulatedDisk::new();
+            process.disk = small_disk(&self.plan);
             process.forget(LogShape::default(), None);
         }
     }

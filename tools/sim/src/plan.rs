@@ -154,6 +154,9 @@ impl FaultSet {
     }
 }
 
+/// Segments that a small disk has room for.
+const DISK_SEGMENTS: std::ops::Range<u64> = 8..48;
+
 /// How often clients do each operation, as weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operations {
@@ -237,6 +240,8 @@ pub struct Plan {
     pub entries_max: usize,
     /// See `raft::ReplicationBounds`.
     pub messages_max: usize,
+    /// Where disks may be full: how many segments a disk has room for, all along.
+    pub disk_segments: Option<u64>,
     /// Some nodes stay away in the end, as many as a cluster can do without.
     pub minority_stays_away: bool,
 }
@@ -296,7 +301,13 @@ impl Plan {
             text_clients: 0,
             session_idle_ms_max: *random.choice(&[1_000, 3_000, 60_000]).expect("a choice"),
             sessions_max: *random.choice(&[2, 4, 65_536, 65_536]).expect("a choice"),
+            disk_segments: None,
         };
+        // From a generator of its own, as well.
+        let mut disks = fastrand::Rng::with_seed(seed.rotate_left(48));
+        if disks.u32(..3) == 0 {
+            plan.disk_segments = Some(disks.u64(DISK_SEGMENTS));
+        }
         // Some are larger than what the smallest segments hold. From a generator of its own, as the kinds of faults.
         if fastrand::Rng::with_seed(seed.rotate_left(16)).u32(..16) == 0 {
             plan.contents_max = 8000;
@@ -337,7 +348,7 @@ impl fmt::Display for Plan {
             "seed {} steps {} nodes {} clients {} ({} with sessions, {} text) x {} names {} contents {} expiring {}% think {} us, \
              faults every {} us, network rate {}, delay {}..{} us, flush {} us, segments of {} bytes, \
              {} entries x {} messages, \
-             heartbeat {} ms, election {} ms, faults: {}",
+             disks of {} segments, heartbeat {} ms, election {} ms, faults: {}",
             self.seed,
             self.steps,
             self.nodes,
@@ -357,6 +368,7 @@ impl fmt::Display for Plan {
             self.segment_bytes,
             self.entries_max,
             self.messages_max,
+            self.disk_segments.map_or_else(|| "any number of".to_owned(), |segments| segments.to_string()),
             self.heartbeat_ms,
             self.election_timeout_ms,
             if faults.is_empty() { "none".to_owned() } else { faults.join(" ") }

@@ -15,6 +15,7 @@ use fsd_wire::{ClusterId, ClusterTimeMs, EntryId, Incarnation, LogIndex, NodeId,
 use crate::clock::DriftingClock;
 use crate::late_answers::LateAnswers;
 use crate::plan::Plan;
+use crate::room::capacity;
 use crate::sockets::{CLUSTER, Sockets, node_id};
 
 /// The terms of a log's entries behind its base.
@@ -154,7 +155,7 @@ impl Process {
             state: State::Down,
             node: None,
             sockets: Sockets::new(place, plan.nodes, Identity::default(), 0),
-            disk: SimulatedDisk::new(),
+            disk: small_disk(plan),
             clock: DriftingClock::new(0, base_ms),
             life: 0,
             busy_until_us: 0,
@@ -227,6 +228,13 @@ impl Process {
     pub(crate) fn is_leader(&self) -> bool {
         self.raft().is_some_and(Raft::is_leader)
     }
+}
+
+/// An empty disk.
+pub(crate) fn small_disk(plan: &Plan) -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    disk.set_capacity(capacity(plan));
+    disk
 }
 
 /// Whose a node's directory is.

@@ -175,7 +175,9 @@ impl SessionClient {
                 Ok(Fate::Decided(command))
             }
             Outcome::Refused(Refusal::Unknown) => Ok(Fate::Open),
-            Outcome::Refused(Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy) => {
+            Outcome::Refused(
+                Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy | Refusal::DiskFull { .. },
+            ) => {
                 tried.open_attempts -= 1;
                 Ok(Fate::Open)
             }

@@ -16,6 +16,7 @@ use crate::plan::{FaultKind, Operations, Plan};
 use crate::process::Process;
 use crate::reborn::Reborn;
 use crate::record::Record;
+use crate::room::FullDisks;
 use crate::schedule::{Happening, Schedule};
 use crate::script::Script;
 use crate::sockets::Moment;
@@ -48,6 +49,7 @@ pub(crate) struct Simulation {
     pub(crate) witness: Witness,
     pub(crate) nemesis: Nemesis,
     pub(crate) occasions: Occasions,
+    pub(crate) full_disks: FullDisks,
     pub(crate) script: Option<Script>,
     /// Scripts and their acts so far.
     pub(crate) scripts: u64,
@@ -95,6 +97,7 @@ impl Simulation {
             fabric: Fabric::new(plan, random.fork()),
             nemesis: Nemesis::default(),
             occasions: Occasions::new(plan.seed),
+            full_disks: FullDisks::new(plan.seed),
             script: None,
             scripts: 0,
             reborn: None,
@@ -289,13 +292,18 @@ impl Simulation {
     /// One turn of a node, and the checks behind it.
     pub(crate) fn turn(&mut self, place: usize) -> Checked {
         let process = &mut self.processes[place];
-        let Some(node) = &mut process.node else { return Ok(()) };
+        if process.node.is_none() {
+            return Ok(());
+        }
         if process.busy_until_us > self.now_us {
             let at_us = process.busy_until_us;
             self.wake(place, at_us);
             return Ok(());
         }
         self.steps += 1;
+        let before_turn = self.before_turn(place);
+        let process = &mut self.processes[place];
+        let Some(node) = &mut process.node else { return Ok(()) };
         let now_ms = process.clock.now_ms(self.now_us);
         let before = (self.random.u32(..32) == 0).then(|| node.raft().clone());
         if self.plan.faults.contains(FaultKind::Replay) {
@@ -373,6 +381,7 @@ impl Simulation {
         self.pause_reader(place, asked);
         self.note_durable(place, result.is_err());
         self.observe(place, before.as_ref())?;
+        self.check_reserve(place, before_turn.as_ref())?;
         self.follow_script(place);
         self.follow_reborn(place);
         self.follow_held(place);

@@ -208,7 +208,12 @@ impl Witness {
     /// A client was told this.
     pub(crate) fn check_answer(&mut self, asked: &Asked, outcome: &Outcome) -> Result<(), String> {
         let checked = match (&asked.what, outcome) {
-            (_, Outcome::Refused(Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy)) => {
+            (
+                _,
+                Outcome::Refused(
+                    Refusal::NotLeader { .. } | Refusal::NoLeader | Refusal::Busy | Refusal::DiskFull { .. },
+                ),
+            ) => {
                 if let Question::Change(command) = &asked.what
                     && let Some(tag) = tag_of(command)
                 {

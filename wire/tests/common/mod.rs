@@ -11,7 +11,7 @@ use fsd_wire::codec::{Reader, Writer};
 use fsd_wire::hello::{Hello, HelloReply, HelloStatus, Identity, Role};
 use fsd_wire::peer::{
     AppendEntries, AppendEntriesReply, AppendResult, PeerMessage, ReadIndex, ReadIndexId, ReadIndexReply,
-    RequestVote, RequestVoteReply, TimeoutNow,
+    RequestVote, RequestVoteReply, RoomState, TimeoutNow,
 };
 use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::*;
@@ -299,6 +299,9 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
     let mut all = vec![
         ("ping", PeerMessage::Ping),
         ("pong", PeerMessage::Pong),
+        ("room-enough", PeerMessage::Room(RoomState::Enough)),
+        ("room-low", PeerMessage::Room(RoomState::Low)),
+        ("room-full", PeerMessage::Room(RoomState::Full)),
         ("request-vote", PeerMessage::RequestVote(request_vote)),
         ("request-vote-pre-vote", PeerMessage::RequestVote(RequestVote { pre_vote: true, ..request_vote })),
         (
@@ -477,7 +480,7 @@ fn replies() -> Vec<(String, AnyMessage)> {
     .into()
 }
 
-pub fn refusal_variants() -> [(&'static str, Refusal); 11] {
+pub fn refusal_variants() -> [(&'static str, Refusal); 12] {
     let redirect = Refusal::NotLeader { leader: NodeId(1), address: "127.0.0.1:7101".into(), term: Term(5) };
     [
         ("not-found", Refusal::NotFound),
@@ -491,6 +494,7 @@ pub fn refusal_variants() -> [(&'static str, Refusal); 11] {
         ("busy", Refusal::Busy),
         ("unknown", Refusal::Unknown),
         ("session-gone", Refusal::SessionGone),
+        ("disk-full", Refusal::DiskFull { node: NodeId(2) }),
     ]
 }
 

@@ -129,6 +129,11 @@ impl Cluster {
             if !self.is_up(id) {
                 self.start(id);
             }
+            self.raft_mut(id).set_room(u64::MAX, []);
+            self.raft_mut(id).set_low(false);
+            for other in self.ids() {
+                self.raft_mut(id).set_peer_full(other, false);
+            }
         }
         for _ in 0..20 {
             self.connect_all();
