@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fsd_wire::ENTRY_HEADER_BYTES;
+use fsd_wire::{ENTRY_HEADER_BYTES, Sequence};
 
 use super::sessions::{Action, action, entry_of};
 use super::*;
@@ -27,6 +27,7 @@ fn recounted(store: &FileStore) -> (Live, Vec<(u32, Live)>) {
     let mut total = Live::default();
     for (name, file) in store.list("", "", usize::MAX).files {
         let bytes = u64::from(file.size_bytes) + name.len() as u64 + RECORD_OVERHEAD_BYTES;
+        let bytes = bytes.next_multiple_of(8);
         for live in [&mut total, segments.entry((file.contents.0 >> 32) as u32).or_default()] {
             live.files += 1;
             live.bytes += bytes;
@@ -365,6 +366,9 @@ fn a_head_that_tells_otherwise_is_refused() {
 fn the_overhead_of_a_record_is_what_the_formats_say() {
     let operation = Operation::Write { expiry_seconds: 0 };
     let command = Command { operation, name: "name".into(), contents: Bytes::from_static(b"contents") };
-    let record_bytes = 24 + ENTRY_HEADER_BYTES + command.encode().len();
+    let (session, sequence) = (SessionId(1), Sequence(1));
+    let change =
+        SessionCommand::Change { session, sequence, acknowledged: Sequence(0), command: command.encode() };
+    let record_bytes = 24 + ENTRY_HEADER_BYTES + change.encode().len();
     assert_eq!(record_bytes as u64, RECORD_OVERHEAD_BYTES + 4 + 8);
 }

@@ -255,7 +255,7 @@ fn a_full_disk_stops_the_log_only_when_it_must_roll() {
     let mut storage = open_ok(&disk);
     storage.log.append(&[append(1, 1, 10)]).unwrap();
     disk.set_capacity(8192 + 8192 + 100);
-    storage.log.append(&[append(2, 1, 1500)]).unwrap();
+    storage.log.append(&[append(2, 1, 2000)]).unwrap();
     let request = storage.log.wants_spare().unwrap();
     assert_eq!(request.prepare(&disk).unwrap_err().kind(), io::ErrorKind::StorageFull);
     storage.log.spare_failed();
@@ -269,7 +269,7 @@ fn a_full_disk_stops_the_log_only_when_it_must_roll() {
     assert!(matches!(storage.log.append(&[append(4, 1, 1)]), Err(StorageError::Failed)));
     assert!(matches!(storage.log.flush(), Err(StorageError::Failed)));
     drop(storage);
-    assert_eq!(entries(&open_ok(&disk)), [entry(1, 1, 10), entry(2, 1, 1500), entry(3, 1, 1500)]);
+    assert_eq!(entries(&open_ok(&disk)), [entry(1, 1, 10), entry(2, 1, 2000), entry(3, 1, 1500)]);
 }
 
 #[test]
