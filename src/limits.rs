@@ -117,6 +117,10 @@ pub const CHECKPOINTS_KEPT: usize = 2;
 pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
 /// The most.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// Chunks that are under way to a node: one is written there while the next one travels.
+pub const CHUNKS_UNDER_WAY: usize = 2;
+/// Chunks that are read ahead of those.
+pub const CHUNKS_READ_AHEAD: usize = 2;
 
 /// Entries applied in one turn; the rest follows in the next, so that a long replay does not stall heartbeats.
 pub const APPLY_ENTRIES_PER_TURN_MAX: usize = 8192;

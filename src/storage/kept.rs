@@ -116,7 +116,7 @@ impl<D: Disk> KeptWriter<D> {
     /// # Errors
     /// If the disk has no space, or fails. Nothing is left behind that the next start does not remove.
     pub fn create(disk: &D, header: SegmentHeader) -> io::Result<Self> {
-        let mut file = disk.create(&temporary_name(header.id), header.len_bytes)?;
+        let mut file = disk.create_unfilled(&temporary_name(header.id), header.len_bytes)?;
         file.store(0, &header.encode());
         let block = KeptBlock { records: 0, end: u64::from(RECORDS_AT) };
         Ok(Self { disk: disk.clone(), file, header, block, flushed: 0 })
