@@ -134,6 +134,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/limits.md",
     "docs/metrics.md",
     "docs/testing.md",
+    "docs/benchmarks.md",
     "conf/single.conf",
     "conf/node1.conf",
     "conf/node2.conf",

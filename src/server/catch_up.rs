@@ -427,9 +427,13 @@ impl<D: Disk> Sending<D> {
         let is_forgotten = next_offset < first.chunk.offset && (next_offset == 0 || self.is_repeated);
         for ReadChunk { chunk, sent_ms } in &self.chunks {
             let Some(sent_ms) = sent_ms.filter(|_| chunk.end() <= next_offset) else { break };
-            let bytes = self.chunk_bytes;
-            let bytes = if now_ms - sent_ms <= heartbeat_ms / 2 { bytes * 2 } else { bytes / 2 };
-            self.chunk_bytes = bytes.clamp(limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
+            let (bytes, is_quick) = (chunk.bytes.len(), now_ms - sent_ms <= heartbeat_ms / 2);
+            // Each length is tried before the next one: several chunks were read before the first one was answered.
+            if is_quick && bytes >= self.chunk_bytes {
+                self.chunk_bytes = (bytes * 2).min(limits::CHUNK_BYTES_MAX);
+            } else if !is_quick {
+                self.chunk_bytes = self.chunk_bytes.min(bytes / 2).max(limits::CHUNK_BYTES_MIN);
+            }
         }
         self.is_repeated &= next_offset <= first.chunk.offset;
         self.skip_to = self.skip_to.max(next_offset);

@@ -1,3 +1,6 @@
+// A range in brackets is one of several, not the numbers in it.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::ops::Range;
 
 use fsd_wire::{LogIndex, Term};
@@ -53,15 +56,38 @@ fn chunks_grow_while_answers_are_quick_and_shrink_when_they_are_not() {
     let mut sending = sending();
     let mut offset = 0;
     let mut lengths = Vec::new();
-    for took_ms in [1, 1, 25, 26, 500, 500, 1] {
-        read(&mut sending, offset..offset + 10, false);
+    for took_ms in [1, 1, 25, 26, 500, 500, 500, 1] {
+        let end = offset + sending.chunk_bytes as u64;
+        read(&mut sending, offset..end, false);
         send(&mut sending, 100);
-        offset += 10;
+        offset = end;
         assert!(!sending.acknowledge(100 + took_ms, offset, HEARTBEAT_MS));
         assert_eq!(ranges(&sending), []);
         lengths.push(sending.chunk_bytes / limits::CHUNK_BYTES_MIN);
     }
-    assert_eq!(lengths, [2, 4, 8, 4, 2, 1, 2]);
+    assert_eq!(lengths, [2, 4, 8, 4, 2, 1, 1, 2]);
+}
+
+#[test]
+fn no_length_is_passed_over_because_several_chunks_of_one_were_read() {
+    let mut sending = sending();
+    let shortest = limits::CHUNK_BYTES_MIN as u64;
+    for at in 0..4 {
+        read(&mut sending, at * shortest..(at + 1) * shortest, false);
+    }
+    for at in 0..4 {
+        send(&mut sending, 100);
+        assert!(!sending.acknowledge(101, (at + 1) * shortest, HEARTBEAT_MS));
+        assert_eq!(sending.chunk_bytes as u64, 2 * shortest);
+    }
+    let next = 4 * shortest;
+    read(&mut sending, next..next + 2 * shortest, false);
+    read(&mut sending, next + 2 * shortest..next + 4 * shortest, false);
+    send(&mut sending, 100);
+    for at in 1..=2 {
+        assert!(!sending.acknowledge(200, next + at * 2 * shortest, HEARTBEAT_MS));
+        assert_eq!(sending.chunk_bytes as u64, shortest, "both say that this length is too much");
+    }
 }
 
 #[test]
