@@ -115,8 +115,8 @@ pub const CHECKPOINTS_KEPT: usize = 2;
 
 /// Bytes of a chunk of a store that is sent to a node: the fewest, on a slow connection.
 pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
-/// The most.
-pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// The most: sending one takes no turn for long.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Chunks that are under way to a node: one is written there while the next one travels.
 pub const CHUNKS_UNDER_WAY: usize = 2;
 /// Chunks that are read ahead of those.

@@ -12,6 +12,9 @@ use mio::Waker;
 use super::jobs::{Done, Job};
 use crate::mapping::Disk;
 
+/// How much the thread for streams leaves the processor to the loops, of this node and of others on the machine.
+const STREAM_NICENESS: i32 = 5;
+
 /// The loop's handle on the threads. They end with it.
 pub(super) struct Helper<D: Disk> {
     jobs: Sender<Job<D>>,
@@ -23,8 +26,8 @@ impl<D: Disk> Helper<D> {
     pub(super) fn start(disk: D, waker: Waker) -> io::Result<Self> {
         let waker = Arc::new(waker);
         let (done, results) = mpsc::channel();
-        let jobs = start_thread("fsd-helper", disk.clone(), done.clone(), Arc::clone(&waker))?;
-        let stream_jobs = start_thread("fsd-streams", disk, done, waker)?;
+        let jobs = start_thread("fsd-helper", 0, disk.clone(), done.clone(), Arc::clone(&waker))?;
+        let stream_jobs = start_thread("fsd-streams", STREAM_NICENESS, disk, done, waker)?;
         Ok(Self { jobs, stream_jobs, results })
     }
 
@@ -42,12 +45,15 @@ impl<D: Disk> Helper<D> {
 
 fn start_thread<D: Disk>(
     name: &str,
+    niceness: i32,
     disk: D,
     done: Sender<Done<D>>,
     waker: Arc<Waker>,
 ) -> io::Result<Sender<Job<D>>> {
     let (jobs, to_do) = mpsc::channel::<Job<D>>();
     thread::Builder::new().name(name.into()).spawn(move || {
+        // Only speed depends on it. On Linux, each thread has a niceness of its own.
+        let _ = rustix::process::nice(niceness);
         for job in to_do {
             if done.send(job.run(&disk)).is_err() || waker.wake().is_err() {
                 return;

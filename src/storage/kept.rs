@@ -28,7 +28,7 @@ use crate::mapping::{Disk, MappedFile};
 
 const KEPT_MAGIC: &[u8; 8] = b"fsd-kpt\n";
 /// So much is stored before it is flushed: the log's own flushes, on the same device, never wait behind more.
-const FLUSH_BYTES: u64 = 1024 * 1024;
+const FLUSH_BYTES: u64 = 256 * 1024;
 
 /// The block that makes a segment a kept one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
