@@ -153,8 +153,12 @@ pub const ROOM_STEPS_WHILE_ENOUGH: u64 = 10;
 
 /// Bytes of a chunk of a store that is sent to a node: the fewest, on a slow connection.
 pub const CHUNK_BYTES_MIN: usize = 8 * 1024;
-/// The most.
-pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// The most: sending one takes no turn for long.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// Chunks that are under way to a node: one is written there while the next one travels.
+pub const CHUNKS_UNDER_WAY: usize = 2;
+/// Chunks that are read ahead of those.
+pub const CHUNKS_READ_AHEAD: usize = 2;
 
 /// Backups that are fetched from a node at a time; beyond, one is refused as busy.
 pub const BACKUPS_MAX: usize = 4;

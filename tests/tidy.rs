@@ -135,6 +135,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/backup.md",
     "docs/metrics.md",
     "docs/testing.md",
+    "docs/benchmarks.md",
     "conf/single.conf",
     "conf/node1.conf",
     "conf/node2.conf",

@@ -2,11 +2,13 @@
 //! that was away for long. It gets the store as of the leader's newest checkpoint, as a stream of chunks
 //! ([`crate::transfer`]), and goes on from there with the log.
 //!
-//! One chunk is under way to a node at a time, and its length follows how soon it is acknowledged: on a slow
-//! connection, the heartbeat behind it must not wait for long. A chunk that is not acknowledged in time is sent again; where the connection was lost, or the
-//! leader found another connection, the stream goes on where it was.
+//! A few chunks are under way to a node at a time, and their length follows how soon they are acknowledged: on a slow
+//! connection, the heartbeat behind them must not wait for long. A few more are read ahead, so that neither disk waits for
+//! the other. What is not acknowledged in time is sent again; where the connection was lost, or the leader found another
+//! connection, the stream goes on where it was.
 //!
-//! The receiver writes contents into kept segments and keeps the index in memory. When all is there, it writes a
+//! The receiver takes chunks in their order alone, and acknowledges each when it is written. It writes contents into kept
+//! segments and keeps the index in memory. When all is there, it writes a
 //! checkpoint, and giving that its name is the atomic step: before, a start finds the node as it was, and files that
 //! nothing refers to; behind it, a log that begins anew.
 
@@ -48,12 +50,19 @@ struct Sending<D: Disk> {
     entry: EntryId,
     /// While no job has it.
     reader: Option<Box<StreamReader<D>>>,
-    /// The chunk that was read last, until it is acknowledged.
-    chunk: Option<Chunk>,
-    sent_ms: Option<u64>,
+    /// What was read and is not acknowledged, one behind the other; the first ones are under way.
+    chunks: VecDeque<ReadChunk>,
     chunk_bytes: usize,
-    /// What lies before this the node has by another stream of the same.
+    /// The node has what lies before this, perhaps by another stream of the same.
     skip_to: u64,
+    /// The first chunk was sent again, and nothing is known to have come of it yet.
+    is_repeated: bool,
+}
+
+struct ReadChunk {
+    chunk: Chunk,
+    /// When it was sent, if it is under way.
+    sent_ms: Option<u64>,
 }
 
 /// A stream from the leader.
@@ -64,7 +73,12 @@ struct Receiving<D: Disk> {
     entry: EntryId,
     /// While no job has it, and more is to come.
     writer: Option<Box<StreamWriter<D>>>,
+    /// All before this is written.
     next_offset: u64,
+    /// What comes behind that which is being written, in order.
+    waiting: VecDeque<Bytes>,
+    /// Where the next chunk begins.
+    wanted_offset: u64,
     /// All is there; it is taken when its checkpoint is begun.
     received: Option<ReceivedStore<D>>,
 }
@@ -139,6 +153,8 @@ impl<D: Disk> Node<D> {
                     entry,
                     writer,
                     next_offset: 0,
+                    waiting: VecDeque::new(),
+                    wanted_offset: 0,
                     received: None,
                 });
             }
@@ -148,15 +164,30 @@ impl<D: Disk> Node<D> {
             return;
         };
         receiving.leader = from;
-        if offset != receiving.next_offset {
+        let is_idle = receiving.writer.is_some();
+        if offset == receiving.wanted_offset && receiving.waiting.len() < limits::CHUNKS_UNDER_WAY {
+            let bytes = bytes.to_bytes();
+            receiving.wanted_offset += bytes.len() as u64;
+            receiving.waiting.push_back(bytes);
+            self.write_waiting();
+        } else if is_idle {
             let next_offset = receiving.next_offset;
             self.answer_chunk(from, entry, next_offset, SnapshotState::Receiving);
+        }
+        // Otherwise something is being written, and an answer follows that; or all is there.
+    }
+
+    /// Writes the chunk that is next, unless one is being written.
+    fn write_waiting(&mut self) {
+        let Some(receiving) = &mut self.catch_up.receiving else { return };
+        if receiving.writer.is_none() {
             return;
         }
-        // Without a writer, the chunk came before and is being written, or all is there.
-        if let Some(writer) = receiving.writer.take() {
-            let number = receiving.number;
-            self.write_chunk(number, writer, offset, bytes.to_bytes());
+        if let Some(bytes) = receiving.waiting.pop_front()
+            && let Some(writer) = receiving.writer.take()
+        {
+            let (number, offset) = (receiving.number, receiving.next_offset);
+            self.write_chunk(number, writer, offset, bytes);
         }
     }
 
@@ -197,6 +228,7 @@ impl<D: Disk> Node<D> {
                 receiving.writer = Some(writer);
                 receiving.next_offset = next_offset;
                 self.answer_chunk(leader, entry, next_offset, SnapshotState::Receiving);
+                self.write_waiting();
             }
             Ok((_, Progress::Whole(received))) => receiving.received = Some(received),
             Err(error) => {
@@ -314,8 +346,7 @@ impl<D: Disk> Node<D> {
         match read {
             Ok((reader, chunk)) => {
                 sending.reader = Some(reader);
-                sending.chunk = Some(chunk);
-                sending.sent_ms = None;
+                sending.chunks.push_back(ReadChunk { chunk, sent_ms: None });
                 sending.skip();
             }
             // What was removed in between is in another checkpoint by now.
@@ -340,21 +371,25 @@ impl<D: Disk> Node<D> {
                 self.begin_stream(node);
             }
             let Some(sending) = self.catch_up.sending.get_mut(&node) else { continue };
-            let is_due = sending.sent_ms.is_none_or(|sent_ms| now_ms >= sent_ms + resend_ms);
-            let Some(chunk) = sending.chunk.as_ref().filter(|_| is_due) else { continue };
-            sending.sent_ms = Some(now_ms);
-            let request = InstallSnapshot {
-                term: self.raft.term(),
-                leader_id: self.config.node,
-                entry: sending.entry,
-                offset: chunk.offset,
-                is_last: chunk.is_last,
-                bytes: chunk.bytes.clone().into(),
-            };
-            net.send_peer(node, &PeerMessage::InstallSnapshot(request));
+            sending.take_overdue_back(now_ms, resend_ms);
+            for ReadChunk { chunk, sent_ms } in sending.chunks.iter_mut().take(limits::CHUNKS_UNDER_WAY) {
+                if sent_ms.is_some() {
+                    continue;
+                }
+                *sent_ms = Some(now_ms);
+                let request = InstallSnapshot {
+                    term: self.raft.term(),
+                    leader_id: self.config.node,
+                    entry: sending.entry,
+                    offset: chunk.offset,
+                    is_last: chunk.is_last,
+                    bytes: chunk.bytes.clone().into(),
+                };
+                net.send_peer(node, &PeerMessage::InstallSnapshot(request));
+            }
         }
         for (node, sending) in &mut self.catch_up.sending {
-            if sending.chunk.is_none()
+            if sending.wants_chunk()
                 && let Some(reader) = sending.reader.take()
             {
                 self.catch_up.jobs.push_back(Job::ReadStream(
@@ -381,10 +416,10 @@ impl<D: Disk> Node<D> {
             number,
             entry: head.entry,
             reader: None,
-            chunk: None,
-            sent_ms: None,
+            chunks: VecDeque::new(),
             chunk_bytes,
             skip_to: 0,
+            is_repeated: false,
         };
         self.catch_up.jobs.push_back(job);
         self.catch_up.sending.insert(node, sending);
@@ -392,110 +427,60 @@ impl<D: Disk> Node<D> {
 }
 
 impl<D: Disk> Sending<D> {
+    /// Whether more is to be read.
+    fn wants_chunk(&self) -> bool {
+        self.chunks.len() < limits::CHUNKS_UNDER_WAY + limits::CHUNKS_READ_AHEAD
+            && self.chunks.back().is_none_or(|last| !last.chunk.is_last)
+    }
+
     /// The node has everything before `next_offset`. Whether it knows nothing of the stream any more.
     fn acknowledge(&mut self, now_ms: u64, next_offset: u64, heartbeat_ms: u64) -> bool {
-        let Some(chunk) = &self.chunk else { return false };
-        let (offset, end) = (chunk.offset, chunk.offset + chunk.bytes.len() as u64);
-        if next_offset == end {
-            let took_ms = self.sent_ms.map_or(0, |sent_ms| now_ms - sent_ms);
-            let bytes = self.chunk_bytes;
-            let bytes = if took_ms <= heartbeat_ms / 2 { bytes * 2 } else { bytes / 2 };
-            self.chunk_bytes = bytes.clamp(limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
-            self.chunk = None;
-        } else if next_offset > offset {
-            self.skip_to = next_offset;
-            self.skip();
+        let Some(first) = self.chunks.front() else { return false };
+        // What asks for bytes before the first one is a late answer, unless the node was started anew. An answer from before
+        // that may have come meanwhile, and have been taken for the new one's.
+        let is_forgotten = next_offset < first.chunk.offset && (next_offset == 0 || self.is_repeated);
+        for ReadChunk { chunk, sent_ms } in &self.chunks {
+            let Some(sent_ms) = sent_ms.filter(|_| chunk.end() <= next_offset) else { break };
+            let (bytes, is_quick) = (chunk.bytes.len(), now_ms - sent_ms <= heartbeat_ms / 2);
+            // Each length is tried before the next one: several chunks were read before the first one was answered.
+            if is_quick && bytes >= self.chunk_bytes {
+                self.chunk_bytes = (bytes * 2).min(limits::CHUNK_BYTES_MAX);
+            } else if !is_quick {
+                self.chunk_bytes = self.chunk_bytes.min(bytes / 2).max(limits::CHUNK_BYTES_MIN);
+            }
         }
-        // Anything else is a late answer, but for that of a node that was started anew.
-        next_offset == 0 && offset > 0
+        self.is_repeated &= next_offset <= first.chunk.offset;
+        self.skip_to = self.skip_to.max(next_offset);
+        self.skip();
+        is_forgotten
     }
 
     /// Passes over what the node has already.
     fn skip(&mut self) {
-        let Some(chunk) = &mut self.chunk else { return };
-        let len = chunk.bytes.len();
-        let known = (self.skip_to.saturating_sub(chunk.offset) as usize).min(len);
-        if known == len && !chunk.is_last {
-            self.chunk = None;
-        } else if known > 0 {
-            chunk.bytes = chunk.bytes.slice(known..);
-            chunk.offset += known as u64;
-            self.sent_ms = None;
+        while let Some(ReadChunk { chunk, sent_ms }) = self.chunks.front_mut() {
+            let known = self.skip_to.saturating_sub(chunk.offset).min(chunk.bytes.len() as u64);
+            if known == chunk.bytes.len() as u64 && !chunk.is_last {
+                self.chunks.pop_front();
+                continue;
+            }
+            if known > 0 {
+                chunk.bytes = chunk.bytes.slice(known as usize..);
+                chunk.offset += known;
+                *sent_ms = None;
+            }
+            return;
+        }
+    }
+
+    /// What the node should have acknowledged by now may be lost, and what was sent behind it is of no use without it.
+    fn take_overdue_back(&mut self, now_ms: u64, resend_ms: u64) {
+        let first_ms = self.chunks.front().and_then(|first| first.sent_ms);
+        if first_ms.is_some_and(|sent_ms| now_ms >= sent_ms + resend_ms) {
+            self.is_repeated = true;
+            self.chunks.iter_mut().for_each(|chunk| chunk.sent_ms = None);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use fsd_wire::{LogIndex, Term};
-
-    use super::*;
-    use crate::simulated_disk::SimulatedDisk;
-
-    fn sending() -> Sending<SimulatedDisk> {
-        let entry = EntryId { term: Term(1), index: LogIndex(7) };
-        let chunk_bytes = limits::CHUNK_BYTES_MIN;
-        Sending { number: 1, entry, reader: None, chunk: None, sent_ms: None, chunk_bytes, skip_to: 0 }
-    }
-
-    /// A chunk was read, and sent at 100 ms unless the node has all of it.
-    fn read(sending: &mut Sending<SimulatedDisk>, range: std::ops::Range<u64>, is_last: bool) {
-        let bytes = Bytes::from(vec![7; (range.end - range.start) as usize]);
-        sending.chunk = Some(Chunk { offset: range.start, bytes, is_last });
-        sending.sent_ms = None;
-        sending.skip();
-        sending.sent_ms = sending.chunk.as_ref().map(|_| 100);
-    }
-
-    fn range(sending: &Sending<SimulatedDisk>) -> Option<std::ops::Range<u64>> {
-        let chunk = sending.chunk.as_ref()?;
-        Some(chunk.offset..chunk.offset + chunk.bytes.len() as u64)
-    }
-
-    #[test]
-    fn chunks_grow_while_answers_are_quick_and_shrink_when_they_are_not() {
-        let mut sending = sending();
-        let mut offset = 0;
-        let mut lengths = Vec::new();
-        for took_ms in [1, 1, 25, 26, 500, 500, 1] {
-            read(&mut sending, offset..offset + 10, false);
-            offset += 10;
-            assert!(!sending.acknowledge(100 + took_ms, offset, 50));
-            assert_eq!(range(&sending), None, "the next one is wanted");
-            lengths.push(sending.chunk_bytes / limits::CHUNK_BYTES_MIN);
-        }
-        assert_eq!(lengths, [2, 4, 8, 4, 2, 1, 2]);
-    }
-
-    #[test]
-    fn what_another_stream_brought_is_passed_over() {
-        let mut sending = sending();
-        read(&mut sending, 0..8, false);
-        assert!(!sending.acknowledge(101, 20, 50));
-        assert_eq!(range(&sending), None);
-        read(&mut sending, 8..16, false);
-        assert_eq!(range(&sending), None);
-        read(&mut sending, 16..24, false);
-        assert_eq!(range(&sending), Some(20..24));
-        // In the middle of what is under way: the rest of it is sent at once.
-        assert!(!sending.acknowledge(101, 22, 50));
-        assert_eq!((range(&sending), sending.sent_ms), (Some(22..24), None));
-        // The end is told, even if there are no bytes left before it.
-        read(&mut sending, 24..32, true);
-        assert!(!sending.acknowledge(101, 24, 50), "a late answer changes nothing");
-        assert_eq!(range(&sending), Some(24..32));
-        sending.skip_to = 32;
-        sending.skip();
-        assert_eq!(range(&sending), Some(32..32));
-    }
-
-    #[test]
-    fn a_node_that_was_started_anew_is_sent_all_of_it() {
-        let mut sending = sending();
-        read(&mut sending, 0..8, false);
-        assert!(!sending.acknowledge(101, 0, 50), "it is at the beginning as it should be");
-        assert!(!sending.acknowledge(101, 8, 50));
-        read(&mut sending, 8..16, false);
-        assert!(sending.acknowledge(101, 0, 50));
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
-//! A helper thread for work on files that takes longer than a turn may. It is handed each job whole and gives back the
-//! whole result; it never sees the loop's state.
+//! Helper threads for work on files that takes longer than a turn may: one for streams of stores, one for all else, so
+//! that the log never waits for its next segment because much is sent or received. They are handed each job whole and give
+//! back the whole result; they never see the loop's state.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -10,33 +12,53 @@ use mio::Waker;
 use super::jobs::{Done, Job};
 use crate::mapping::Disk;
 
-/// The loop's handle on the thread. The thread ends with it.
+/// How much the thread for streams leaves the processor to the loops, of this node and of others on the machine.
+const STREAM_NICENESS: i32 = 5;
+
+/// The loop's handle on the threads. They end with it.
 pub(super) struct Helper<D: Disk> {
     jobs: Sender<Job<D>>,
+    stream_jobs: Sender<Job<D>>,
     results: Receiver<Done<D>>,
 }
 
 impl<D: Disk> Helper<D> {
     pub(super) fn start(disk: D, waker: Waker) -> io::Result<Self> {
-        let (jobs, to_do) = mpsc::channel::<Job<D>>();
+        let waker = Arc::new(waker);
         let (done, results) = mpsc::channel();
-        thread::Builder::new().name("fsd-helper".into()).spawn(move || {
-            for job in to_do {
-                if done.send(job.run(&disk)).is_err() || waker.wake().is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { jobs, results })
+        let jobs = start_thread("fsd-helper", 0, disk.clone(), done.clone(), Arc::clone(&waker))?;
+        let stream_jobs = start_thread("fsd-streams", STREAM_NICENESS, disk, done, waker)?;
+        Ok(Self { jobs, stream_jobs, results })
     }
 
-    /// Hands over a job. They are done one after the other.
+    /// Hands over a job. Those for streams are done one after the other, and the others are.
     pub(super) fn hand_over(&mut self, job: Job<D>) {
-        self.jobs.send(job).expect("the thread lives as long as its results are wanted");
+        let jobs = if job.is_of_stream() { &self.stream_jobs } else { &self.jobs };
+        jobs.send(job).expect("the threads live as long as their results are wanted");
     }
 
     /// What became of the job that was done first.
     pub(super) fn take(&mut self) -> Option<Done<D>> {
         self.results.try_recv().ok()
     }
+}
+
+fn start_thread<D: Disk>(
+    name: &str,
+    niceness: i32,
+    disk: D,
+    done: Sender<Done<D>>,
+    waker: Arc<Waker>,
+) -> io::Result<Sender<Job<D>>> {
+    let (jobs, to_do) = mpsc::channel::<Job<D>>();
+    thread::Builder::new().name(name.into()).spawn(move || {
+        // Only speed depends on it. On Linux, each thread has a niceness of its own.
+        let _ = rustix::process::nice(niceness);
+        for job in to_do {
+            if done.send(job.run(&disk)).is_err() || waker.wake().is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(jobs)
 }

@@ -72,6 +72,18 @@ pub enum Done<D: Disk> {
 }
 
 impl<D: Disk> Job<D> {
+    /// Whether it is for a stream. Those are long and many: the log's next segment and checkpoints do not wait behind them.
+    pub fn is_of_stream(&self) -> bool {
+        matches!(
+            self,
+            Self::OpenStream(..)
+                | Self::ReadStream(..)
+                | Self::WriteStream(..)
+                | Self::OpenBackup(..)
+                | Self::ReadBackup(..)
+        )
+    }
+
     /// Does it.
     pub fn run(self, disk: &D) -> Done<D> {
         match self {

@@ -29,7 +29,7 @@ use crate::mutants::mutant;
 
 const KEPT_MAGIC: &[u8; 8] = b"fsd-kpt\n";
 /// So much is stored before it is flushed: the log's own flushes, on the same device, never wait behind more.
-const FLUSH_BYTES: u64 = 1024 * 1024;
+const FLUSH_BYTES: u64 = 256 * 1024;
 
 /// The block that makes a segment a kept one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl<D: Disk> KeptWriter<D> {
     /// # Errors
     /// If the disk has no space, or fails. Nothing is left behind that the next start does not remove.
     pub fn create(disk: &D, header: SegmentHeader) -> io::Result<Self> {
-        let mut file = disk.create(&temporary_name(header.id), header.len_bytes)?;
+        let mut file = disk.create_unfilled(&temporary_name(header.id), header.len_bytes)?;
         file.store(0, &header.encode());
         let block = KeptBlock { records: 0, end: u64::from(RECORDS_AT) };
         Ok(Self { disk: disk.clone(), file, header, block, flushed: 0 })

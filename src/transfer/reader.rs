@@ -25,6 +25,14 @@ pub struct Chunk {
     pub is_last: bool,
 }
 
+impl Chunk {
+    /// Where in the stream it ends.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
 /// A store that is being sent. It needs nothing but the files that it has open: they may lose their names meanwhile. At
 /// any time it holds one part of the stream, of which contents stay in the mapped file, and a block of the checkpoint.
 pub struct StreamReader<D: Disk> {
@@ -91,7 +99,7 @@ impl<D: Disk> StreamReader<D> {
         if self.has_failed {
             return Err(TransferError::Over);
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(bytes_max);
         while bytes.len() < bytes_max {
             let Some(piece) = self.pending.front_mut() else {
                 if self.is_ended {

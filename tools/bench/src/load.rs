@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::cluster::{REPLY_BYTES_MAX, hello};
+use crate::connection::{REPLY_BYTES_MAX, hello};
 use crate::{Error, Measured};
 
 /// Without a reply for this long, something is broken.

@@ -12,11 +12,12 @@ use fsd_wire::client::{ClientRequest, Operation};
 use fsd_wire::{Command, FrameDecoder, Message, Operation as Change, RequestId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::cluster::{Cluster, REPLY_BYTES_MAX, hello};
+use crate::cluster::Cluster;
+use crate::connection::{REPLY_BYTES_MAX, hello};
 use crate::load::{Load, Work};
+use crate::machine::{MIB, memory_bytes};
 use crate::{Error, Measured, report};
 
-const MIB: f64 = 1024.0 * 1024.0;
 const IDLE_CLIENTS: usize = 10_000;
 const SLOW_CLIENTS: usize = 1_000;
 const WORKING_CLIENTS: usize = 64;
@@ -35,10 +36,12 @@ pub(crate) fn run(nodes: usize, bytes: usize, dir: &Path, window: Duration) -> R
     );
     let clients_max = idle_clients + SLOW_CLIENTS + 2 * WORKING_CLIENTS;
     let cluster = Cluster::start(nodes, dir, &format!("max_clients = {clients_max}"))?;
-    let leader = cluster.wait_for_leader(Duration::from_secs(30))?;
-    let process_id = cluster.process_id(leader).expect("the leader is one of the nodes");
+    let at = cluster.leader()?;
+    let (leader, process_id) = (cluster.client(at), cluster.process_id(at)?);
     let memory = |when: &str| -> Result<(), Error> {
-        println!("the leader's memory {when}: {:.1} MiB", resident_bytes(process_id)? as f64 / MIB);
+        // Anonymous memory: mapped pages of the log come and go as the system sees fit.
+        let bytes = memory_bytes(process_id, "RssAnon")?;
+        println!("the leader's memory {when}: {:.1} MiB", bytes as f64 / MIB);
         Ok(())
     };
     let load = Load { leader, clients: WORKING_CLIENTS, bytes, work: Work::Write };
@@ -147,12 +150,4 @@ fn wait_for_all(standing: &AtomicUsize) -> Result<(), Error> {
 
 fn is_open(mut client: &TcpStream) -> bool {
     matches!(client.read(&mut [0; 64]), Err(error) if error.kind() == ErrorKind::WouldBlock)
-}
-
-/// Anonymous memory: mapped pages of the log come and go as the system sees fit.
-fn resident_bytes(process_id: u32) -> Result<u64, Error> {
-    let status = std::fs::read_to_string(format!("/proc/{process_id}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).ok_or("no RssAnon")?;
-    let kib: u64 = line.split_whitespace().nth(1).ok_or("no figure")?.parse()?;
-    Ok(kib * 1024)
 }

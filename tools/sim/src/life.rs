@@ -30,7 +30,10 @@ impl Simulation {
             return Ok(());
         }
         let process = &mut self.processes[place];
-        let Some(job) = process.jobs.pop_front() else { return Ok(()) };
+        // Two threads have the jobs, each its own in their order.
+        let is_of_stream = self.random.bool();
+        let of_that_thread = process.jobs.iter().position(|job| job.is_of_stream() == is_of_stream);
+        let Some(job) = process.jobs.remove(of_that_thread.unwrap_or(0)) else { return Ok(()) };
         let Some(node) = &mut process.node else { return Ok(()) };
         let done = job.run(&process.disk);
         if process.disk.is_off() {
