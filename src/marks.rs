@@ -227,7 +227,6 @@ mod counted {
         "cleaning-begins" "little is live of some segments: that is copied";
         "cleaning-copied-what-is-gone" "a file changed while it was copied";
         "cleaning-finds-no-room" "the disk has no room for what is copied";
-        "cleaning-was-given-up" "a store was installed while another one's contents were copied";
         "space-comes-back-to-idle-log" "the leader makes an entry for a checkpoint to be taken";
         "log-stays-for-a-stream" "a store is on its way, and who gets it needs the log behind it";
         "log-stays-for-a-follower" "a follower is about to get what no checkpoint needs";

@@ -17,12 +17,12 @@
 //! contents as a whole.
 
 use std::collections::BTreeSet;
-use std::io;
 
 use super::Fault;
 use super::housekeeping::Housekeeping;
 use super::jobs::{CopiedContents, Job};
 use super::node::Node;
+use super::room::is_full;
 use crate::file_store::{ContentsAt, FileName, record_bytes};
 use crate::limits;
 use crate::mapping::Disk;
@@ -208,25 +208,22 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If a live file is damaged, or the disk fails.
     pub(super) fn copied(&mut self, copied: CopiedContents<D>) -> Result<(), Fault> {
-        match (copied, &mut self.housekeeping.cleaning) {
-            (Ok(Copied::More(copying)), Some(cleaning)) => cleaning.copying = Some(copying),
-            (Ok(Copied::Whole(kept, moved)), Some(cleaning)) => {
+        // No store is installed while a job of this kind is out.
+        let cleaning = self.housekeeping.cleaning.as_mut().expect("segments are being cleaned");
+        match copied {
+            Ok(Copied::More(copying)) => cleaning.copying = Some(copying),
+            Ok(Copied::Whole(kept, moved)) => {
                 cleaning.moved = moved;
                 cleaning.names.clear();
                 self.log.install_kept(kept);
             }
             // It is tried again before the next checkpoint.
-            (Err(StorageError::Io { source, .. }), Some(_))
-                if source.kind() == io::ErrorKind::StorageFull =>
-            {
+            Err(StorageError::Io { source, .. }) if is_full(&source) => {
                 mark!("cleaning-finds-no-room");
+                self.room.found_none();
                 self.housekeeping.abandon_cleaning();
             }
-            (Err(error), Some(_)) => return Err(error.into()),
-            // It was given up meanwhile. What there was to copy may be gone, and what came of it goes.
-            (_, None) => {
-                mark!("cleaning-was-given-up");
-            }
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -236,7 +233,6 @@ impl<D: Disk> Housekeeping<D> {
     /// Gives up what is being cleaned, if anything is: there is no room, or the store that it was of is no more.
     pub(super) fn abandon_cleaning(&mut self) {
         if let Some(cleaning) = self.cleaning.take() {
-            // While a job still makes them, nothing is removed.
             self.discard(cleaning.names.into_iter());
         }
     }
