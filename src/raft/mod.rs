@@ -196,6 +196,12 @@ impl Raft {
         actions
     }
 
+    /// Whether the present term, vote and what else is in the hard state are still to be stored.
+    #[must_use]
+    pub fn has_state_to_store(&self) -> bool {
+        self.state_changed
+    }
+
     /// Whether there is anything to take. What [`Input::LogDurable`] set off may be: go round again then.
     #[must_use]
     pub fn has_actions(&self) -> bool {

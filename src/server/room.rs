@@ -181,6 +181,11 @@ impl<D: Disk> Node<D> {
             let is_hopeless = self.room.failed_bytes.is_some() || self.room.fault.is_some();
             if is_hopeless || !self.may_make_segment(bytes) {
                 mark!("room-is-not-made-out-of-reserve", !is_hopeless);
+                // What was ready is used up since the room was judged, and it may be long since the system was asked.
+                if !is_hopeless && !self.room.is_low {
+                    self.room.ask();
+                    self.judge_room();
+                }
                 return;
             }
             match self.log.make_room(largest) {

@@ -1,5 +1,6 @@
 //! How processes end, and how they start again.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use fsd::file_store::FileStore;
@@ -191,7 +192,9 @@ impl Simulation {
         process.stored = Some(state.clone());
         // What recovery reads is whole; contents that only a checkpoint refers to are read when somebody asks for them.
         let read_from = file_name(storage.log.base().end.segment());
-        process.rotten.retain(|name| name.ends_with(".fsd") && *name <= read_from);
+        let unread: BTreeSet<String> =
+            storage.log.contents_segments().map(|segment| file_name(segment.id)).collect();
+        process.rotten.retain(|name| unread.contains(name) || name.ends_with(".fsd") && *name <= read_from);
         let mut node = Node::new(config, storage, store, now_ms);
         process.last_words = None;
         if node.make_first_spare(&process.disk).is_err() {

@@ -34,7 +34,8 @@ impl Simulation {
         } else {
             known.last = durable;
         }
-        if !has_failed && process.stored.as_ref() != Some(raft.hard_state()) {
+        // What came with a store that was installed is stored with the next turn.
+        if !has_failed && !raft.has_state_to_store() && process.stored.as_ref() != Some(raft.hard_state()) {
             process.stored = Some(raft.hard_state().clone());
         }
     }
