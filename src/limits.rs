@@ -129,8 +129,13 @@ pub const CLEANED_SHARE_MAX_OF_1024: u64 = 768;
 pub const FILES_LOOKED_AT_PER_TURN: usize = 4096;
 /// Files of which the place is changed in one turn.
 pub const FILES_MOVED_PER_TURN: usize = 1024;
-/// Bytes that are copied out of segments at a time.
+/// Bytes that are copied out of segments, and flushed, at a time: the log's own flushes wait behind no more.
 pub const COPIED_BYTES: usize = 256 * 1024;
+/// The same while the data directory takes more than it may: then room comes first.
+pub const COPIED_BYTES_LATE: usize = 8 * 1024 * 1024;
+/// A turn waits for the helper no longer than this while the data directory takes more than it may by what the log grows by
+/// between two checkpoints, and less long while it is by less: a heartbeat is not late by it.
+pub const HELPER_WAIT_MS_MAX: u64 = 20;
 /// Whether the data directory takes too much, a node looks each [`ROOM_STEP_MS`], and more seldom the more an image of the
 /// store takes: so many of its bytes are written in that time.
 pub const SPACE_LOOK_BYTES: u64 = 8 * 1024 * 1024;

@@ -57,13 +57,16 @@ pub(super) struct Cleaning<D: Disk> {
     moved: Vec<Moved<FileName>>,
     /// What copies them, while no job has it, and the names of the kept segment that it makes.
     copying: Option<Box<Copying<D, FileName>>>,
+    /// Copied at a time: much, where the promise is broken already.
+    piece_bytes: usize,
     names: Vec<String>,
 }
 
 impl<D: Disk> Cleaning<D> {
-    fn of(victims: BTreeSet<u32>) -> Self {
+    fn of(victims: BTreeSet<u32>, piece_bytes: usize) -> Self {
         Self {
             victims,
+            piece_bytes,
             after: None,
             looked_at_all: false,
             wanted: Vec::new(),
@@ -93,7 +96,8 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn live_bytes(&self) -> u64 {
+    /// What must be there: the records of the files, and two checkpoints.
+    pub(super) fn live_bytes(&self) -> u64 {
         self.store.live_total().bytes + 2 * self.store.image_head().items_bytes
     }
 
@@ -111,12 +115,28 @@ impl<D: Disk> Node<D> {
             && (space.dead_bytes > 0 || !self.choose_victims().is_empty())
     }
 
+    /// How long the loop is to wait for the helper before it takes more. Where more is written than the disk takes together
+    /// with the cleaning of it, clients wait a little with each turn, the more the further the promise is from being kept.
+    #[must_use]
+    pub fn waits_for_helper_ms(&self) -> u64 {
+        if !self.housekeeping.is_working() {
+            return 0;
+        }
+        let Space { segments_bytes, checkpoints_bytes, bound_bytes, .. } = self.space();
+        let over_bytes = (segments_bytes + checkpoints_bytes).saturating_sub(bound_bytes);
+        let wait_ms = over_bytes * limits::HELPER_WAIT_MS_MAX / self.growth_bytes();
+        wait_ms.min(limits::HELPER_WAIT_MS_MAX)
+    }
+
     /// Begins to clean what must be, if anything must.
     pub(super) fn begin_cleaning(&mut self) {
         let victims = self.choose_victims();
         if !victims.is_empty() {
             mark!("cleaning-begins");
-            self.housekeeping.cleaning = Some(Cleaning::of(victims));
+            let Space { segments_bytes, checkpoints_bytes, bound_bytes, .. } = self.space();
+            let is_late = segments_bytes + checkpoints_bytes > bound_bytes;
+            let piece_bytes = if is_late { limits::COPIED_BYTES_LATE } else { limits::COPIED_BYTES };
+            self.housekeeping.cleaning = Some(Cleaning::of(victims, piece_bytes));
         }
     }
 
@@ -157,7 +177,7 @@ impl<D: Disk> Node<D> {
     pub(super) fn next_cleaning_step(&mut self) -> Option<Job<D>> {
         let cleaning = self.housekeeping.cleaning.as_mut().expect("segments are being cleaned");
         if let Some(copying) = cleaning.copying.take() {
-            return Some(Job::Copy(copying));
+            return Some(Job::Copy(copying, cleaning.piece_bytes));
         } else if !cleaning.moved.is_empty() {
             self.move_some();
         } else if cleaning.looked_at_all && cleaning.wanted.is_empty() {
@@ -166,7 +186,7 @@ impl<D: Disk> Node<D> {
             cleaning.wanted_bytes = 0;
             let copying = Copying::new(self.log.kept_header(0), std::mem::take(&mut cleaning.wanted));
             cleaning.names = copying.names().to_vec();
-            return Some(Job::Copy(Box::new(copying)));
+            return Some(Job::Copy(Box::new(copying), cleaning.piece_bytes));
         } else {
             self.look_at_some();
         }

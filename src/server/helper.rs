@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
 use mio::Waker;
 
@@ -35,6 +36,11 @@ impl<D: Disk> Helper<D> {
     pub(super) fn hand_over(&mut self, job: Job<D>) {
         let jobs = if job.is_of_stream() { &self.stream_jobs } else { &self.jobs };
         jobs.send(job).expect("the threads live as long as their results are wanted");
+    }
+
+    /// What becomes of the next job, if it is done within this time.
+    pub(super) fn wait(&mut self, ms: u64) -> Option<Done<D>> {
+        self.results.recv_timeout(Duration::from_millis(ms)).ok()
     }
 
     /// What became of the job that was done first.

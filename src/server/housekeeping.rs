@@ -104,6 +104,11 @@ impl<D: Disk> Housekeeping<D> {
         &self.checkpoints
     }
 
+    /// Whether the helper has a job of this kind.
+    pub(super) fn is_working(&self) -> bool {
+        self.is_busy
+    }
+
     /// Files that nothing refers to are to be removed.
     pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
         self.unused.extend(names);
@@ -439,7 +444,9 @@ impl<D: Disk> Node<D> {
         }
         if let Some(id) = self.raft.slowest_follower().filter(|id| id.index < base.entry.index) {
             let behind_bytes = self.log.bytes_behind(self.log.position(id.index.next()));
-            if behind_bytes - self.log.bytes_behind(base.end) <= self.growth_bytes() {
+            // Behind that, the store is less to send than the log.
+            let worth_bytes = self.live_bytes().max(self.log.segment_bytes());
+            if behind_bytes - self.log.bytes_behind(base.end) <= worth_bytes {
                 mark!("log-stays-for-a-follower");
                 base = self.log.base_behind(id)?;
             }

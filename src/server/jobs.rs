@@ -31,8 +31,8 @@ pub enum Job<D: Disk> {
     AppendToCheckpoint(CheckpointWriter<D>, Vec<u8>),
     /// Give it its name.
     FinishCheckpoint(CheckpointWriter<D>),
-    /// Copy a piece of what is live out of segments that are being cleaned.
-    Copy(Box<Copying<D, FileName>>),
+    /// Copy a piece of so many bytes of what is live out of segments that are being cleaned.
+    Copy(Box<Copying<D, FileName>>, usize),
     /// Remove files that nothing refers to.
     Remove(Vec<String>),
     /// Find out how much room is left.
@@ -93,7 +93,7 @@ impl<D: Disk> Job<D> {
                 Done::Checkpoint(writer.append(&block).map(|()| writer))
             }
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
-            Self::Copy(copying) => Done::Copied(copying.step(disk, limits::COPIED_BYTES)),
+            Self::Copy(copying, bytes) => Done::Copied(copying.step(disk, bytes)),
             Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
             Self::AskRoom => Done::Room(disk.room_bytes()),
             Self::OpenStream(node, number, head, bytes_max) => {

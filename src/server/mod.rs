@@ -192,7 +192,7 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
         for (deadline_ms, timer) in net.take_timers() {
             node.add_net_timer(deadline_ms, timer);
         }
-        exchange_jobs(&mut node, &mut helper)?;
+        exchange_jobs(&clock, &mut node, &mut helper)?;
         metrics_page.turned(clock.now_us() - turn_began_us);
         if node.is_stopped() {
             // The last replies are written, unless their clients do not take them.
@@ -232,14 +232,28 @@ pub fn check(config: &Config) -> Result<Vec<String>, Fault> {
     Ok(lines)
 }
 
-fn exchange_jobs(node: &mut Node<FileDisk>, helper: &mut Helper<FileDisk>) -> Result<(), Fault> {
-    while let Some(done) = helper.take() {
-        node.job_done(done)?;
+/// Takes what became of jobs, and hands over new ones; again and again for a while, if the node lags behind with them.
+fn exchange_jobs(
+    clock: &Clock,
+    node: &mut Node<FileDisk>,
+    helper: &mut Helper<FileDisk>,
+) -> Result<(), Fault> {
+    let wait_until_ms = clock.now_ms() + node.waits_for_helper_ms();
+    loop {
+        while let Some(done) = helper.take() {
+            node.job_done(done)?;
+        }
+        while let Some(job) = node.next_job()? {
+            helper.hand_over(job);
+        }
+        let wait_ms = wait_until_ms.saturating_sub(clock.now_ms());
+        if wait_ms == 0 || node.waits_for_helper_ms() == 0 {
+            return Ok(());
+        }
+        if let Some(done) = helper.wait(wait_ms) {
+            node.job_done(done)?;
+        }
     }
-    while let Some(job) = node.next_job()? {
-        helper.hand_over(job);
-    }
-    Ok(())
 }
 
 fn directory_identity(config: &Config) -> DirectoryIdentity {

@@ -73,6 +73,7 @@ pub struct KeptWriter<D: Disk> {
     header: SegmentHeader,
     block: KeptBlock,
     flushed: u64,
+    flush_bytes: u64,
 }
 
 /// A kept segment that is whole and has its name.
@@ -120,7 +121,7 @@ impl<D: Disk> KeptWriter<D> {
         let mut file = disk.create_unfilled(&temporary_name(header.id), header.len_bytes)?;
         file.store(0, &header.encode());
         let block = KeptBlock { records: 0, end: u64::from(RECORDS_AT) };
-        Ok(Self { disk: disk.clone(), file, header, block, flushed: 0 })
+        Ok(Self { disk: disk.clone(), file, header, block, flushed: 0, flush_bytes: FLUSH_BYTES })
     }
 
     /// Whether a record with such a payload still fits.
@@ -142,11 +143,16 @@ impl<D: Disk> KeptWriter<D> {
         store_record(&mut self.file, self.header.salt, Position::default(), position, entry);
         self.block.end += record_bytes(entry.payload.len());
         self.block.records += 1;
-        if self.block.end - self.flushed >= FLUSH_BYTES {
+        if self.block.end - self.flushed >= self.flush_bytes {
             self.file.flush()?;
             self.flushed = self.block.end;
         }
         Ok(position)
+    }
+
+    /// Lets so much be stored before it is flushed: more at a time is faster, and holds up the log's own flushes.
+    pub fn flush_each(&mut self, bytes: u64) {
+        self.flush_bytes = bytes;
     }
 
     /// Flushes it and gives it its name.
