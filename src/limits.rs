@@ -134,7 +134,8 @@ pub const COPIED_BYTES: usize = 256 * 1024;
 /// The same while the data directory takes more than it may: then room comes first.
 pub const COPIED_BYTES_LATE: usize = 8 * 1024 * 1024;
 /// A turn waits for the helper no longer than this while the data directory takes more than it may by what the log grows by
-/// between two checkpoints, and less long while it is by less: a heartbeat is not late by it.
+/// between two checkpoints, and less long while it is by less; and no longer than half the time between two
+/// heartbeats.
 pub const HELPER_WAIT_MS_MAX: u64 = 20;
 /// Whether the data directory takes too much, a node looks each [`ROOM_STEP_MS`], and more seldom the more an image of the
 /// store takes: so many of its bytes are written in that time.

@@ -125,7 +125,8 @@ impl<D: Disk> Node<D> {
         let Space { segments_bytes, checkpoints_bytes, bound_bytes, .. } = self.space();
         let over_bytes = (segments_bytes + checkpoints_bytes).saturating_sub(bound_bytes);
         let wait_ms = over_bytes * limits::HELPER_WAIT_MS_MAX / self.growth_bytes();
-        wait_ms.min(limits::HELPER_WAIT_MS_MAX)
+        // Heartbeats go on.
+        wait_ms.min(limits::HELPER_WAIT_MS_MAX).min(self.config.heartbeat_ms / 2)
     }
 
     /// Begins to clean what must be, if anything must.
