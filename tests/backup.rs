@@ -268,7 +268,7 @@ fn a_cluster_of_one_out_of_a_larger_one() {
     let mut cluster = TestCluster::prepare(1, Settings::default());
     assert_restored(&file, &cluster.nodes[0].conf);
     let checked = daemon(&["-t", "-c", cluster.nodes[0].conf.to_str().unwrap()]).output().unwrap();
-    assert_ends(&checked, 0, "checkpoint: 16 files and 0 sessions as of entry");
+    assert_ends(&checked, 0, "of 16 files and 0 sessions as of entry");
     for _ in 0..2 {
         cluster.launch(&[0]);
         cluster.wait_for_leader();
