@@ -1,8 +1,8 @@
 //! The built tool on real directories.
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Output, Stdio};
 
@@ -14,6 +14,7 @@ use fsd_wire::{
     ClusterTimeMs, Command, Entry, EntryKind, LogIndex, NodeId, Operation, Payload, Term, Version,
 };
 use serde_json::Value;
+use support::{flip, snapshot};
 
 fn logdump(arguments: &[&str]) -> Output {
     Process::new(env!("CARGO_BIN_EXE_logdump")).args(arguments).output().expect("logdump runs")
@@ -76,27 +77,6 @@ fn ten_writes(directory: &Path) -> Storage<FileDisk> {
         append(&mut storage, &[write(index, 1, &format!("file{index}"), &[b'x'; 1000])]);
     }
     storage
-}
-
-fn flip(path: &Path, offset: u64) {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("the segment");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).expect("the offset is inside");
-    file.write_all_at(&[byte[0] ^ 1], offset).expect("it can be written");
-}
-
-/// Names, contents and times of everything in a directory.
-fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
-    let items = directory.read_dir().expect("a directory");
-    let path_of = |item: std::io::Result<std::fs::DirEntry>| item.expect("an item").path();
-    items
-        .map(path_of)
-        .map(|path| {
-            let modified = path.metadata().and_then(|metadata| metadata.modified()).expect("a time");
-            let bytes = std::fs::read(&path).expect("a file");
-            (path, (bytes, modified))
-        })
-        .collect()
 }
 
 #[test]
