@@ -100,6 +100,9 @@ pub const OWN_ENTRY_BYTES_MAX: usize = 256;
 pub const APPEND_ENTRIES_COUNT_MAX: usize = 4096;
 /// Bytes of entries in one AppendEntries, unless a single entry is larger.
 pub const APPEND_ENTRIES_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of entries that are committed already and are sent in one turn to a follower that lags behind, unless a single entry
+/// is larger: reading what is no longer at hand holds up those who wait for what is new.
+pub const LAGGING_BYTES_PER_TURN: usize = 256 * 1024;
 /// Bytes of entries sent to a follower and not yet answered, unless a single entry is larger.
 pub const REPLICATION_WINDOW_BYTES: usize = 4 * APPEND_ENTRIES_BYTES_MAX;
 /// AppendEntries with entries sent to a follower and not yet answered.
@@ -176,7 +179,7 @@ pub const BACKUP_IDLE_MS_MAX: u64 = 60_000;
 pub const BACKUP_WATCH_MS: u64 = 1000;
 
 /// Entries applied in one turn; the rest follows in the next, so that a long replay does not stall heartbeats.
-pub const APPLY_ENTRIES_PER_TURN_MAX: usize = 8192;
+pub const APPLY_ENTRIES_PER_TURN_MAX: usize = 2048;
 
 /// The body of the first frame on a connection: who is not known yet may send no more than a hello.
 pub const HELLO_FRAME_BYTES_MAX: u32 = 1024;

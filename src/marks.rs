@@ -93,6 +93,7 @@ mod counted {
         "leader-gets-reply-of-other-disk" "an answer from a disk that the leader has not met";
         "leader-gets-late-conflict" "a conflict that was answered already";
         "leader-finds-term-of-conflict" "the leader has entries of the term in which the follower's log differs";
+        "leader-spares-turn-for-lagging-follower" "a follower that lacks what is committed gets one message of it in a turn";
         "leader-passes-over-term" "the leader has none: all of the follower's are passed over";
         "leader-counts-entry-of-earlier-term" "a majority holds an entry that only one of this term commits";
         "leader-is-followed-by-nobody" "CheckQuorum ends a leadership";

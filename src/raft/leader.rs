@@ -10,7 +10,7 @@ use super::raft_log::RaftLog;
 use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Alarm, LogView, ProposeError, Raft, Role, Timer};
-use crate::limits::{APPEND_ENTRIES_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
+use crate::limits::{APPEND_ENTRIES_BYTES_MAX, LAGGING_BYTES_PER_TURN, UNCOMMITTED_BYTES_MAX};
 use crate::marks::mark;
 use crate::mutants::mutant;
 
@@ -355,8 +355,8 @@ impl Raft {
             }
     }
 
-    /// Fills `send` with AppendEntries for all followers, as far as their windows go. To be called when what
-    /// was in [`super::Actions::store_log`] is in the log.
+    /// Fills `send` with AppendEntries for all followers, as far as their windows go; who lags behind what is committed
+    /// gets one. To be called when what was in [`super::Actions::store_log`] is in the log.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -372,7 +372,12 @@ impl Raft {
         }
         for node in leader.progress.keys().copied().collect::<Vec<_>>() {
             while let Some(request) = self.next_append(now_ms, node, log)? {
+                let lags = request.entries.last().is_some_and(|last| last.index <= self.commit_index);
                 self.actions.send.push((node, PeerMessage::AppendEntries(request)));
+                if lags {
+                    mark!("leader-spares-turn-for-lagging-follower");
+                    break;
+                }
             }
         }
         Ok(())
@@ -397,12 +402,14 @@ impl Raft {
         // and they are small.
         let probing = matches!(progress.mode, Mode::Probe { .. });
         let worth_sending = next_index <= last_index && (!probing || next_index >= leader.term_first_index);
+        let lags = next_index <= self.commit_index;
+        let bytes_max = if lags { LAGGING_BYTES_PER_TURN } else { APPEND_ENTRIES_BYTES_MAX };
         let entries = match self.window_bytes(progress).filter(|_| worth_sending) {
             Some(bytes) => log.entries(
                 next_index,
                 last_index,
                 self.config.replication.entries_max,
-                bytes.min(APPEND_ENTRIES_BYTES_MAX),
+                bytes.min(bytes_max),
             )?,
             None => Vec::new(),
         };
