@@ -52,7 +52,7 @@ impl<D: Disk, T> Copying<D, T> {
         kept_names(self.header.id)
     }
 
-    /// Copies records of about `bytes_max` bytes, and flushes them together. They are read against their CRCs: nothing that is damaged gets a
+    /// Copies records of about `bytes_max` bytes. They are read against their CRCs: nothing that is damaged gets a
     /// new one.
     ///
     /// # Errors
@@ -68,7 +68,6 @@ impl<D: Disk, T> Copying<D, T> {
                 KeptWriter::create(disk, self.header.clone()).doing(doing)?
             }
         };
-        writer.flush_each(bytes_max as u64);
         let mut bytes = 0;
         while self.places.len() < self.wanted.len() && bytes < bytes_max {
             let (position, _) = self.wanted[self.places.len()];

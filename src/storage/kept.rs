@@ -24,12 +24,10 @@ use super::segment::{
     ACTIVATION_AT, ACTIVATION_BYTES, Position, RECORDS_AT, SegmentHeader, SegmentId, crc_without_field,
     file_name, record_bytes, store_record, temporary_name,
 };
-use crate::mapping::{Disk, MappedFile};
+use crate::mapping::{Disk, MappedFile, WRITE_OUT_BYTES};
 use crate::mutants::mutant;
 
 const KEPT_MAGIC: &[u8; 8] = b"fsd-kpt\n";
-/// So much is stored before it is flushed: the log's own flushes, on the same device, never wait behind more.
-const FLUSH_BYTES: u64 = 256 * 1024;
 
 /// The block that makes a segment a kept one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,8 +70,8 @@ pub struct KeptWriter<D: Disk> {
     file: D::File,
     header: SegmentHeader,
     block: KeptBlock,
-    flushed: u64,
-    flush_bytes: u64,
+    /// All before this is written out.
+    written_out: u64,
 }
 
 /// A kept segment that is whole and has its name.
@@ -121,7 +119,7 @@ impl<D: Disk> KeptWriter<D> {
         let mut file = disk.create_unfilled(&temporary_name(header.id), header.len_bytes)?;
         file.store(0, &header.encode());
         let block = KeptBlock { records: 0, end: u64::from(RECORDS_AT) };
-        Ok(Self { disk: disk.clone(), file, header, block, flushed: 0, flush_bytes: FLUSH_BYTES })
+        Ok(Self { disk: disk.clone(), file, header, block, written_out: 0 })
     }
 
     /// Whether a record with such a payload still fits.
@@ -133,7 +131,7 @@ impl<D: Disk> KeptWriter<D> {
     /// Adds an entry, and gives its position.
     ///
     /// # Errors
-    /// If a flush fails.
+    /// If the disk fails.
     ///
     /// # Panics
     /// If it does not fit.
@@ -143,16 +141,12 @@ impl<D: Disk> KeptWriter<D> {
         store_record(&mut self.file, self.header.salt, Position::default(), position, entry);
         self.block.end += record_bytes(entry.payload.len());
         self.block.records += 1;
-        if self.block.end - self.flushed >= self.flush_bytes {
-            self.file.flush()?;
-            self.flushed = self.block.end;
+        let stored = self.block.end - self.written_out;
+        if stored >= WRITE_OUT_BYTES {
+            self.file.write_out(self.written_out, stored)?;
+            self.written_out = self.block.end;
         }
         Ok(position)
-    }
-
-    /// Lets so much be stored before it is flushed: more at a time is faster, and holds up the log's own flushes.
-    pub fn flush_each(&mut self, bytes: u64) {
-        self.flush_bytes = bytes;
     }
 
     /// Flushes it and gives it its name.

@@ -175,6 +175,10 @@ impl<F: MappedFile> MappedFile for StillFile<F> {
         refuse()
     }
 
+    fn write_out(&mut self, _offset: u64, _len_bytes: u64) -> io::Result<()> {
+        refuse()
+    }
+
     fn expect_stores(&mut self) -> io::Result<()> {
         refuse()
     }
