@@ -131,10 +131,13 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If what is to be read is damaged.
     pub(super) fn backup_read(&mut self, number: u64, read: ChunkRead<D>) -> Result<(), Fault> {
-        let Some(backup) = self.backups.backups.get_mut(&number) else { return Ok(()) };
+        let Some(backup) = self.backups.backups.get_mut(&number) else {
+            self.housekeeping.let_go(read);
+            return Ok(());
+        };
         backup.stage = match read {
-            Ok((_, chunk)) if chunk.is_last => Stage::Ending { chunk },
-            Ok((reader, chunk)) => Stage::Ready { reader, chunk },
+            Ok((Some(reader), chunk)) => Stage::Ready { reader, chunk },
+            Ok((None, chunk)) => Stage::Ending { chunk },
             Err(TransferError::Storage(error @ StorageError::Damage { .. })) => return Err(error.into()),
             Err(error) => {
                 log::warn!("cannot read what a client wants as a backup: {error}");
@@ -205,8 +208,9 @@ impl<D: Disk> Node<D> {
     }
 
     fn end_backup(&mut self, number: u64, net: &mut impl Network) {
-        let ended = self.backups.backups.remove(&number);
-        if let Some((asker, _)) = ended.and_then(|backup| backup.asked) {
+        let Some(ended) = self.backups.backups.remove(&number) else { return };
+        self.housekeeping.let_go(ended.stage);
+        if let Some((asker, _)) = ended.asked {
             self.settle(asker, Outcome::Refused(Refusal::Busy), net);
         }
     }

@@ -211,8 +211,10 @@ impl<D: Disk> Node<D> {
             // It was given up meanwhile; what it wrote goes, too.
             if let Ok((writer, progress)) = written {
                 self.housekeeping.discard(writer.kept_names());
+                self.housekeeping.let_go(writer);
                 if let Progress::Whole(received) = progress {
                     self.housekeeping.discard(received.kept_names());
+                    self.housekeeping.let_go(received);
                 }
             }
             return Ok(());
@@ -246,9 +248,11 @@ impl<D: Disk> Node<D> {
         let Some(receiving) = self.catch_up.receiving.take() else { return };
         if let Some(writer) = receiving.writer {
             self.housekeeping.discard(writer.kept_names());
+            self.housekeeping.let_go(writer);
         }
         if let Some(received) = receiving.received {
             self.housekeeping.discard(received.kept_names());
+            self.housekeeping.let_go(received);
         }
     }
 
@@ -278,14 +282,14 @@ impl<D: Disk> Node<D> {
             self.abandon_receiving();
             return Ok(());
         }
-        if self.log.is_dirty() || self.raft.has_actions() {
+        if self.log.is_dirty() || self.raft.has_actions() || self.log.waits_for_segment_behind(&base) {
             return Ok(());
         }
         let (head, received) = self.housekeeping.finish_installation()?;
         let Received { store, kept, .. } = *received;
         self.log.begin_anew(base)?;
         kept.into_iter().for_each(|kept| self.log.install_kept(kept));
-        self.store = store;
+        self.housekeeping.let_go(std::mem::replace(&mut self.store, store));
         self.expiry_barrier = None;
         // What was proposed here in an earlier term may be part of that store, or not: it does not say.
         for (_, asker) in self.pending.take_changes_at(entry.index) {
@@ -322,16 +326,16 @@ impl<D: Disk> Node<D> {
         match reply.state {
             SnapshotState::Receiving => {
                 if sending.acknowledge(now_ms, reply.next_offset, self.config.heartbeat_ms) {
-                    self.catch_up.sending.remove(&from);
+                    self.end_stream(from);
                 }
             }
             SnapshotState::Refused { reason } => {
                 log::warn!("node {from} refuses what it is sent: {reason}");
                 self.catch_up.refused.insert(from, now_ms);
-                self.catch_up.sending.remove(&from);
+                self.end_stream(from);
             }
             SnapshotState::Installed | SnapshotState::HasIt | SnapshotState::StaleTerm => {
-                self.catch_up.sending.remove(&from);
+                self.end_stream(from);
             }
         }
     }
@@ -342,16 +346,19 @@ impl<D: Disk> Node<D> {
     /// If what is to be sent is damaged, or the disk fails.
     pub(super) fn chunk_read(&mut self, node: NodeId, number: u64, read: ChunkRead<D>) -> Result<(), Fault> {
         let sending = self.catch_up.sending.get_mut(&node).filter(|known| known.number == number);
-        let Some(sending) = sending else { return Ok(()) };
+        let Some(sending) = sending else {
+            self.housekeeping.let_go(read);
+            return Ok(());
+        };
         match read {
             Ok((reader, chunk)) => {
-                sending.reader = Some(reader);
+                sending.reader = reader;
                 sending.chunks.push_back(ReadChunk { chunk, sent_ms: None });
                 sending.skip();
             }
             // What was removed in between is in another checkpoint by now.
             Err(error) => {
-                self.catch_up.sending.remove(&node);
+                self.end_stream(node);
                 if let TransferError::Storage(error @ StorageError::Damage { .. }) = error {
                     return Err(error.into());
                 }
@@ -364,7 +371,9 @@ impl<D: Disk> Node<D> {
     /// Begins streams to those who are behind, ends those that are no longer needed, and sends what is due.
     pub(super) fn advance_streams(&mut self, now_ms: u64, net: &mut impl Network) {
         let behind: Vec<NodeId> = self.raft.behind().collect();
-        self.catch_up.sending.retain(|node, _| behind.contains(node));
+        for (_, ended) in self.catch_up.sending.extract_if(.., |node, _| !behind.contains(node)) {
+            self.housekeeping.let_go(ended);
+        }
         let resend_ms = 2 * self.config.election_timeout_ms;
         for node in behind {
             if !self.catch_up.sending.contains_key(&node) && self.catch_up.may_begin(now_ms, node) {
@@ -399,6 +408,12 @@ impl<D: Disk> Node<D> {
                     sending.chunk_bytes,
                 ));
             }
+        }
+    }
+
+    fn end_stream(&mut self, node: NodeId) {
+        if let Some(ended) = self.catch_up.sending.remove(&node) {
+            self.housekeeping.let_go(ended);
         }
     }
 

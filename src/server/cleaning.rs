@@ -119,7 +119,8 @@ impl<D: Disk> Node<D> {
     /// with the cleaning of it, clients wait a little with each turn, the more the further the promise is from being kept.
     #[must_use]
     pub fn waits_for_helper_ms(&self) -> u64 {
-        if !self.housekeeping.is_working() {
+        // What a store that is coming takes is no client's.
+        if !self.housekeeping.is_working() || self.catch_up.is_receiving() {
             return 0;
         }
         let Space { segments_bytes, checkpoints_bytes, bound_bytes, .. } = self.space();

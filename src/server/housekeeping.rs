@@ -18,7 +18,7 @@ use fsd_wire::{EntryId, LogIndex};
 
 use super::Fault;
 use super::cleaning::Cleaning;
-use super::jobs::{Done, Job};
+use super::jobs::{Done, Job, Unused};
 use super::node::Node;
 use super::room::is_full;
 use crate::file_store::{FileStore, ImageHead};
@@ -28,7 +28,8 @@ use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::LogSummary;
 use crate::storage::{
-    CheckpointHead, CheckpointWriter, Position, SegmentId, SegmentedLog, Spare, StorageError,
+    CheckpointHead, CheckpointWriter, NamelessCheckpoint, Position, SegmentId, SegmentedLog, Spare,
+    StorageError,
 };
 use crate::transfer::Received;
 
@@ -52,7 +53,9 @@ pub(super) struct Housekeeping<D: Disk> {
     /// Bytes of the log when the newest checkpoint was begun, or given up.
     grown_from: u64,
     /// Files that nothing refers to.
-    unused: Vec<String>,
+    unused_names: Vec<String>,
+    /// What is to be let go by the helper.
+    unused: Vec<Unused>,
     has_complained: bool,
     spare_complaint: bool,
 }
@@ -64,6 +67,8 @@ struct Making<D: Disk> {
     writer: Option<CheckpointWriter<D>>,
     /// The image has more to give.
     more: bool,
+    /// All of it is on the disk, under a temporary name.
+    nameless: Option<NamelessCheckpoint<D>>,
     /// The store, if it is not this node's own: with this checkpoint it becomes that.
     received: Option<ReceivedStore<D>>,
 }
@@ -82,6 +87,7 @@ impl<D: Disk> Housekeeping<D> {
             look_at_ms: 0,
             is_busy: false,
             grown_from,
+            unused_names: Vec::new(),
             unused: Vec::new(),
             has_complained: false,
             spare_complaint: false,
@@ -111,13 +117,18 @@ impl<D: Disk> Housekeeping<D> {
 
     /// Files that nothing refers to are to be removed.
     pub(super) fn discard(&mut self, names: impl Iterator<Item = String>) {
-        self.unused.extend(names);
+        self.unused_names.extend(names);
+    }
+
+    /// Something that was mapped, or is large, is of no use any more.
+    pub(super) fn let_go(&mut self, unused: impl Send + 'static) {
+        self.unused.push(Box::new(unused));
     }
 
     /// A store that came from another node is in a checkpoint that only lacks its name.
     pub(super) fn ready_to_install(&self) -> Option<&CheckpointHead> {
         let making = self.making.as_ref()?;
-        (making.received.is_some() && making.writer.is_some() && !making.more).then_some(&making.head)
+        (making.received.is_some() && making.nameless.is_some()).then_some(&making.head)
     }
 
     /// The entry of a received store of whose checkpoint nothing is left to give out.
@@ -129,24 +140,25 @@ impl<D: Disk> Housekeeping<D> {
     /// Gives the checkpoint its name: from now on, each start finds the received store.
     pub(super) fn finish_installation(&mut self) -> Result<(CheckpointHead, ReceivedStore<D>), Fault> {
         let making = self.making.take().expect("it is ready");
-        let (writer, received) = making.writer.zip(making.received).expect("it is ready");
-        writer.finish().map_err(|source| failed("give a checkpoint its name", source))?;
+        let (nameless, received) = making.nameless.zip(making.received).expect("it is ready");
+        nameless.name().map_err(|source| failed("give a checkpoint its name", source))?;
         Ok((making.head, received))
     }
 
     /// The received store is not needed any more.
     pub(super) fn give_installation_up(&mut self) {
         let making = self.making.take().expect("it is ready");
-        self.unused.push(making.head.temporary_name());
+        self.unused_names.push(making.head.temporary_name());
         if let Some(received) = making.received {
-            self.unused.extend(received.kept_names());
+            self.unused_names.extend(received.kept_names());
+            self.let_go(received);
         }
     }
 
     /// A checkpoint stands from which the log begins anew: those before it are of another log.
     pub(super) fn begin_anew(&mut self, head: CheckpointHead) {
         let before = std::mem::replace(&mut self.checkpoints, vec![head]);
-        self.unused.extend(before.iter().map(CheckpointHead::name));
+        self.unused_names.extend(before.iter().map(CheckpointHead::name));
         self.abandon_cleaning();
     }
 }
@@ -200,6 +212,13 @@ impl<D: Disk> Node<D> {
     /// # Errors
     /// If the disk fails: the process must end.
     pub fn job_done(&mut self, done: Done<D>) -> Result<(), Fault> {
+        self.take_result(done)?;
+        // A store that is ready is installed in the next turn.
+        self.unfinished |= self.housekeeping.ready_to_install().is_some();
+        Ok(())
+    }
+
+    fn take_result(&mut self, done: Done<D>) -> Result<(), Fault> {
         match done {
             Done::Spare(spare) => return self.spare_done(spare),
             Done::Room(told) => {
@@ -224,6 +243,11 @@ impl<D: Disk> Node<D> {
                 making.writer = Some(writer);
             }
             Done::Checkpoint(Err(error)) => self.give_checkpoint_up(error)?,
+            Done::CheckpointCompleted(completed) => {
+                let nameless = completed.map_err(|source| failed("flush a checkpoint", source))?;
+                let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
+                making.nameless = Some(nameless);
+            }
             Done::CheckpointFinished(finished) => {
                 finished.map_err(|source| failed("give a checkpoint its name", source))?;
                 self.checkpoint_stands()?;
@@ -263,8 +287,9 @@ impl<D: Disk> Node<D> {
         if self.housekeeping.making.is_some() {
             return Ok(self.next_slice());
         }
-        if !self.housekeeping.unused.is_empty() {
-            return Ok(Some(Job::Remove(std::mem::take(&mut self.housekeeping.unused))));
+        let Housekeeping { unused, unused_names, .. } = &mut self.housekeeping;
+        if !unused.is_empty() || !unused_names.is_empty() {
+            return Ok(Some(Job::Remove(std::mem::take(unused), std::mem::take(unused_names))));
         }
         if let Some(received) = self.catch_up.take_received() {
             return Ok(Some(self.begin_installation(received)));
@@ -284,11 +309,9 @@ impl<D: Disk> Node<D> {
     fn next_slice(&mut self) -> Option<Job<D>> {
         let making = self.housekeeping.making.as_mut().expect("a checkpoint is being made");
         if !making.more {
-            // A received store is installed between two turns.
-            if making.received.is_some() {
-                return None;
-            }
-            return making.writer.take().map(Job::FinishCheckpoint);
+            // One of a received store gets its name between two turns.
+            let end = if making.received.is_some() { Job::CompleteCheckpoint } else { Job::FinishCheckpoint };
+            return making.writer.take().map(end);
         }
         let store = making.received.as_mut().map_or(&mut self.store, |received| &mut received.store);
         let mut slice = Vec::with_capacity(2 * limits::IMAGE_SLICE_BYTES);
@@ -390,7 +413,8 @@ impl<D: Disk> Node<D> {
 
     fn begin_making(&mut self, head: CheckpointHead, received: Option<ReceivedStore<D>>) -> Job<D> {
         let more = head.files + head.sessions > 0;
-        self.housekeeping.making = Some(Making { head: head.clone(), writer: None, more, received });
+        self.housekeeping.making =
+            Some(Making { head: head.clone(), writer: None, more, nameless: None, received });
         Job::BeginCheckpoint(head)
     }
 
@@ -406,10 +430,11 @@ impl<D: Disk> Node<D> {
         }
         let making = self.housekeeping.making.take().expect("a checkpoint is being made");
         self.backups.checkpoint_failed();
-        self.housekeeping.unused.push(making.head.temporary_name());
+        self.housekeeping.unused_names.push(making.head.temporary_name());
         match making.received {
             Some(received) => {
                 self.housekeeping.discard(received.kept_names());
+                self.housekeeping.let_go(received);
                 self.abandon_receiving();
             }
             None if making.more => self.store.drop_image(),
@@ -426,7 +451,7 @@ impl<D: Disk> Node<D> {
         housekeeping.has_complained = false;
         housekeeping.checkpoints.push(making.head);
         while housekeeping.checkpoints.len() > limits::CHECKPOINTS_KEPT {
-            housekeeping.unused.push(housekeeping.checkpoints.remove(0).name());
+            housekeeping.unused_names.push(housekeeping.checkpoints.remove(0).name());
         }
         if housekeeping.checkpoints.len() == limits::CHECKPOINTS_KEPT {
             self.forget_log()?;
@@ -467,7 +492,9 @@ impl<D: Disk> Node<D> {
             if self.store.live(id.0).files == 0
                 && (!is_referred || mutant!("segment-goes-before-its-checkpoints"))
             {
-                self.housekeeping.unused.push(self.log.release(id));
+                let released = self.log.release(id);
+                self.housekeeping.unused_names.push(released.name());
+                self.housekeeping.let_go(released);
             }
         }
     }

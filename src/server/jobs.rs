@@ -10,16 +10,21 @@ use crate::file_store::FileName;
 use crate::limits;
 use crate::mapping::Disk;
 use crate::storage::segment::SegmentHeader;
-use crate::storage::{CheckpointHead, CheckpointWriter, Copied, Copying, Spare, SpareRequest, StorageError};
+use crate::storage::{
+    CheckpointHead, CheckpointWriter, Copied, Copying, NamelessCheckpoint, Spare, SpareRequest, StorageError,
+};
 use crate::transfer::{Chunk, Progress, StreamReader, StreamWriter, TransferError};
 
-/// A chunk that was read, with what reads the next one.
-pub type ChunkRead<D> = Result<(Box<StreamReader<D>>, Chunk), TransferError>;
+/// A chunk that was read, with what reads the next one unless it was the last.
+pub type ChunkRead<D> = Result<(Option<Box<StreamReader<D>>>, Chunk), TransferError>;
 /// How far a stream has come with a chunk, and what takes the next one.
 pub type ChunkWritten<D> = Result<(Box<StreamWriter<D>>, Progress<<D as Disk>::File>), TransferError>;
 
 /// How far the copying of live contents has come.
 pub type CopiedContents<D> = Result<Copied<D, FileName>, StorageError>;
+
+/// What was mapped, or is large, and of no use any more: letting it go takes time.
+pub type Unused = Box<dyn Send>;
 
 /// Something to be done.
 pub enum Job<D: Disk> {
@@ -29,12 +34,14 @@ pub enum Job<D: Disk> {
     BeginCheckpoint(CheckpointHead),
     /// Go on with it.
     AppendToCheckpoint(CheckpointWriter<D>, Vec<u8>),
-    /// Give it its name.
+    /// End it, but for its name.
+    CompleteCheckpoint(CheckpointWriter<D>),
+    /// End it, and give it its name.
     FinishCheckpoint(CheckpointWriter<D>),
     /// Copy a piece of so many bytes of what is live out of segments that are being cleaned.
     Copy(Box<Copying<D, FileName>>, usize),
-    /// Remove files that nothing refers to.
-    Remove(Vec<String>),
+    /// Let go of what is of no use any more, and remove files that nothing refers to.
+    Remove(Vec<Unused>, Vec<String>),
     /// Find out how much room is left.
     AskRoom,
     /// Begin to read the state as of a checkpoint, for a node: the stream of this number.
@@ -55,6 +62,8 @@ pub enum Done<D: Disk> {
     Spare(io::Result<Spare<D::File>>),
     /// See [`Job::BeginCheckpoint`] and [`Job::AppendToCheckpoint`].
     Checkpoint(io::Result<CheckpointWriter<D>>),
+    /// See [`Job::CompleteCheckpoint`].
+    CheckpointCompleted(io::Result<NamelessCheckpoint<D>>),
     /// See [`Job::FinishCheckpoint`].
     CheckpointFinished(io::Result<()>),
     /// See [`Job::Copy`].
@@ -92,9 +101,13 @@ impl<D: Disk> Job<D> {
             Self::AppendToCheckpoint(mut writer, block) => {
                 Done::Checkpoint(writer.append(&block).map(|()| writer))
             }
+            Self::CompleteCheckpoint(writer) => Done::CheckpointCompleted(writer.complete()),
             Self::FinishCheckpoint(writer) => Done::CheckpointFinished(writer.finish()),
             Self::Copy(copying, bytes) => Done::Copied(copying.step(disk, bytes)),
-            Self::Remove(names) => Done::Removed(remove_all(disk, &names)),
+            Self::Remove(unused, names) => {
+                drop(unused);
+                Done::Removed(remove_all(disk, &names))
+            }
             Self::AskRoom => Done::Room(disk.room_bytes()),
             Self::OpenStream(node, number, head, bytes_max) => {
                 Done::Read(node, number, open_stream(disk, &head, bytes_max))
@@ -123,6 +136,8 @@ fn open_stream<D: Disk>(disk: &D, head: &CheckpointHead, bytes_max: usize) -> Ch
 
 fn read_chunk<D: Disk>(mut reader: Box<StreamReader<D>>, bytes_max: usize) -> ChunkRead<D> {
     let chunk = reader.next_chunk(bytes_max)?;
+    // It has much mapped: it goes here, not in the loop.
+    let reader = Some(reader).filter(|_| !chunk.is_last);
     Ok((reader, chunk))
 }
 

@@ -77,7 +77,7 @@ use super::segment::{
     NameKind, Position, SegmentId, anew_checkpoint_name, checkpoint_name, checkpoint_temporary_name,
     crc_without_field, names_anew, parse_name,
 };
-use crate::mapping::{Disk, MappedFile};
+use crate::mapping::{Disk, MappedFile, WRITE_OUT_BYTES};
 use crate::mutants::mutant;
 
 pub use reader::{CheckpointReader, list_checkpoints};
@@ -99,9 +99,6 @@ const TRAILER_BYTES: usize = 40;
 const CRC_AT: usize = 12;
 const REGISTRATION_BYTES: u64 = 20;
 const SEGMENT_BYTES: u64 = 4;
-/// The file is flushed each time that so much was written: the log's own flushes, on the same device, never wait behind
-/// more.
-const FLUSH_BYTES: u64 = 1024 * 1024;
 
 const TABLES: u32 = 1;
 const BODY: u32 = 2;
@@ -383,7 +380,26 @@ pub struct CheckpointWriter<D: Disk> {
     /// The beginning of the next block.
     pending: Vec<u8>,
     body_bytes_left: u64,
-    unflushed_bytes: u64,
+    /// All before this is written out.
+    written_out: u64,
+}
+
+/// A checkpoint that is whole on the disk, and counts as soon as it has its name.
+pub struct NamelessCheckpoint<D: Disk> {
+    disk: D,
+    index: LogIndex,
+    name: String,
+}
+
+impl<D: Disk> NamelessCheckpoint<D> {
+    /// Makes it a checkpoint: from now on, it is there for every start.
+    ///
+    /// # Errors
+    /// If the change of the name or the flush of the directory failed.
+    pub fn name(self) -> io::Result<()> {
+        self.disk.rename(&checkpoint_temporary_name(self.index), &self.name)?;
+        self.disk.sync_directory()
+    }
 }
 
 impl<D: Disk> CheckpointWriter<D> {
@@ -411,7 +427,7 @@ impl<D: Disk> CheckpointWriter<D> {
             blocks: Blocks::behind(&header, head.salt),
             pending: Vec::new(),
             body_bytes_left: head.body_bytes,
-            unflushed_bytes: HEADER_BYTES as u64,
+            written_out: 0,
         };
         for payload in tables.chunks(BLOCK_PAYLOAD_BYTES_MAX) {
             writer.store_block(TABLES, payload)?;
@@ -422,7 +438,7 @@ impl<D: Disk> CheckpointWriter<D> {
     /// Appends to the body.
     ///
     /// # Errors
-    /// If a flush failed.
+    /// If the disk fails.
     ///
     /// # Panics
     /// If the body gets longer than its head says.
@@ -445,21 +461,31 @@ impl<D: Disk> CheckpointWriter<D> {
         Ok(())
     }
 
-    /// Makes it a checkpoint: from now on, it is there for every start.
+    /// Ends it, and makes it a checkpoint.
     ///
     /// # Errors
     /// If a flush or the change of the name failed.
     ///
     /// # Panics
     /// If the body is shorter than its head says.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(self) -> io::Result<()> {
+        self.complete()?.name()
+    }
+
+    /// Ends and flushes it; it lacks but its name.
+    ///
+    /// # Errors
+    /// If the flush failed.
+    ///
+    /// # Panics
+    /// If the body is shorter than its head says.
+    pub fn complete(mut self) -> io::Result<NamelessCheckpoint<D>> {
         assert!(self.body_bytes_left == 0, "{} bytes are missing", self.body_bytes_left);
         self.file.store(self.blocks.offset, &self.blocks.trailer());
         if !mutant!("checkpoint-is-not-flushed") {
             self.file.flush()?;
         }
-        self.disk.rename(&checkpoint_temporary_name(self.index), &self.name)?;
-        self.disk.sync_directory()
+        Ok(NamelessCheckpoint { disk: self.disk, index: self.index, name: self.name })
     }
 
     /// Gives it up, and its room back.
@@ -475,10 +501,10 @@ impl<D: Disk> CheckpointWriter<D> {
         let head = self.blocks.next(section, payload);
         self.file.store(offset, &head);
         self.file.store(offset + BLOCK_HEAD_BYTES as u64, payload);
-        self.unflushed_bytes += self.blocks.offset - offset;
-        if self.unflushed_bytes >= FLUSH_BYTES {
-            self.unflushed_bytes = 0;
-            self.file.flush()?;
+        let stored = self.blocks.offset - self.written_out;
+        if stored >= WRITE_OUT_BYTES {
+            self.file.write_out(self.written_out, stored)?;
+            self.written_out = self.blocks.offset;
         }
         Ok(())
     }

@@ -30,7 +30,9 @@ use fsd_wire::NodeId;
 use crate::mapping::Disk;
 use crate::raft::{HardState, LogSummary};
 
-pub use checkpoint::{CheckpointHead, CheckpointReader, CheckpointWriter, list_checkpoints};
+pub use checkpoint::{
+    CheckpointHead, CheckpointReader, CheckpointWriter, NamelessCheckpoint, list_checkpoints,
+};
 pub use checkpoints::{ImageSink, NoImage};
 pub use copying::{Copied, Copying, Moved};
 pub use entry_table::LogBase;

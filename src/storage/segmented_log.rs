@@ -68,6 +68,8 @@ pub struct SegmentedLog<D: Disk> {
     pub(super) spares: VecDeque<Spare<D::File>>,
     spare_state: SpareState,
     next_id: SegmentId,
+    /// The last segment that a base was promised: a log that begins anew behind it has its first segment ready.
+    pub(super) promised: SegmentId,
     /// Bytes of all records that were appended in this life, and of those that recovery found.
     appended_bytes: u64,
     has_failed: bool,
@@ -147,6 +149,7 @@ impl<D: Disk> SegmentedLog<D> {
             spare_state: SpareState::WantedFrom(spare_wanted_from(segment_bytes)),
             // No file may get the number of a segment that the base only names.
             next_id: SegmentId(highest_id.max(end.segment()).0 + 1),
+            promised: SegmentId(0),
             appended_bytes,
             has_failed: false,
         }
@@ -298,12 +301,22 @@ impl<D: Disk> SegmentedLog<D> {
     /// [`SegmentedLog::install_spare`] or [`SegmentedLog::spare_failed`].
     pub fn wants_spare(&mut self) -> Option<SpareRequest> {
         let SpareState::WantedFrom(offset) = self.spare_state else { return None };
-        let is_time = self.segments.is_empty() || self.is_torn || u64::from(self.end.offset()) >= offset;
-        if !self.spares.is_empty() || self.has_failed || !is_time {
+        let begins_anew = self.promised > self.end.segment();
+        let is_time =
+            self.segments.is_empty() || self.is_torn || begins_anew || u64::from(self.end.offset()) >= offset;
+        if self.has_spare_behind(self.promised) || self.has_failed || !is_time {
             return None;
         }
         self.spare_state = SpareState::Requested;
         Some(self.request(self.segment_bytes))
+    }
+
+    pub(super) fn is_spare_requested(&self) -> bool {
+        self.spare_state == SpareState::Requested
+    }
+
+    pub(super) fn has_spare_behind(&self, id: SegmentId) -> bool {
+        self.spares.back().is_some_and(|spare| spare.header.id > id)
     }
 
     /// Takes the segment that a request asked for.

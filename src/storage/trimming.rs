@@ -6,7 +6,7 @@ use fsd_wire::{ClusterTimeMs, EntryId};
 use super::entry_table::{EntryTable, LogBase};
 use super::error::StorageError;
 use super::kept::Kept;
-use super::segment::{Position, RECORDS_AT, SegmentHeader, SegmentId, file_name};
+use super::segment::{Position, RECORDS_AT, SegmentHeader, SegmentId};
 use super::segmented_log::SegmentedLog;
 use super::survey::{ContentsFile, SegmentFile};
 use crate::mapping::{Disk, MappedFile};
@@ -53,7 +53,14 @@ impl<D: Disk> SegmentedLog<D> {
 
     /// The base of a log that goes on behind an entry which it does not have, in segments that are still to be made.
     pub fn base_for(&mut self, entry: EntryId, stamp: ClusterTimeMs) -> LogBase {
-        LogBase { entry, stamp, end: Position::new(self.take_id(), RECORDS_AT) }
+        self.promised = self.take_id();
+        LogBase { entry, stamp, end: Position::new(self.promised, RECORDS_AT) }
+    }
+
+    /// Whether the first segment of a log that begins anew behind this base is being made ready.
+    #[must_use]
+    pub fn waits_for_segment_behind(&self, base: &LogBase) -> bool {
+        self.is_spare_requested() && !self.has_spare_behind(base.end.segment())
     }
 
     /// Whether the log has not gone on behind the place that a base of [`Self::base_for`] names.
@@ -79,7 +86,9 @@ impl<D: Disk> SegmentedLog<D> {
         }
         self.table = EntryTable::behind(base);
         (self.end, self.durable, self.is_torn) = (base.end, base.end, false);
-        std::mem::take(&mut self.spares).iter().try_for_each(|spare| self.remove_unused(spare))
+        let behind = self.spares.partition_point(|spare| spare.header.id <= base.end.segment());
+        let too_low = self.spares.drain(..behind).collect::<Vec<_>>();
+        too_low.iter().try_for_each(|spare| self.remove_unused(spare))
     }
 
     /// The header of a kept segment that is to be made.
@@ -108,13 +117,14 @@ impl<D: Disk> SegmentedLog<D> {
             .chain(left.map(|header| ContentsSegment { id: header.id, len_bytes: header.len_bytes }))
     }
 
-    /// Forgets one that is no part of the log and to which nothing refers, and gives the name of its file, for it to be removed.
+    /// Forgets one that is no part of the log and to which nothing refers, and gives its file, for it to be removed.
     ///
     /// # Panics
     /// If there is no such segment.
-    pub fn release(&mut self, id: SegmentId) -> String {
-        let released = self.contents.remove(&id);
-        assert!(released.is_some(), "segment {id} is none with contents alone");
-        file_name(id)
+    pub fn release(&mut self, id: SegmentId) -> Kept<D::File> {
+        match self.contents.remove(&id) {
+            Some(ContentsFile { file, header }) => Kept { file, header },
+            None => panic!("segment {id} is none with contents alone"),
+        }
     }
 }

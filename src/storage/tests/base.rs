@@ -115,7 +115,7 @@ fn segments_stay_for_the_contents_in_them() {
     assert_eq!(storage.log.entry_at(place).unwrap(), entry(2, 1, 1000));
     let kept: Vec<_> = storage.log.contents_segments().map(|segment| segment.id).collect();
     assert_eq!(kept, [SegmentId(1)]);
-    let name = storage.log.release(SegmentId(1));
+    let name = storage.log.release(SegmentId(1)).name();
     assert_eq!(name, file_name(SegmentId(1)));
     // Without it, the checkpoint is of no use.
     disk.remove(&name).unwrap();

@@ -420,7 +420,7 @@ fn release(node: &mut Node, checkpoints: &[(CheckpointHead, LogBase)]) {
     for id in unused {
         let is_referred = checkpoints.iter().any(|(head, _)| head.segments.contains(&id));
         if node.store.live(id.0).files == 0 && !is_referred {
-            let name = node.storage.log.release(id);
+            let name = node.storage.log.release(id).name();
             node.lose(&name);
         }
     }
