@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::figures::{Figures, Goal};
 use crate::fill::Files;
 use crate::machine::{MIB, median, sequential_write, settle};
-use crate::paced::Paced;
+use crate::paced::{Paced, compare};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_secs(10);
@@ -49,13 +49,13 @@ impl CatchUp {
 
         let (mut rates, mut disks, mut quiet, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let term = cluster.status(cluster.leader()?)?.term;
-        let paced = Paced::new()?;
+        let paced = Paced::new(dir.path())?;
         let nodes = cluster.clients();
         paced.beside(&nodes, || {
             for _ in 0..self.rounds {
                 paced.take();
                 std::thread::sleep(QUIET);
-                quiet.push(paced.take().value_at_quantile(0.999) as f64);
+                quiet.push(paced.take());
                 // A follower that is killed is missed by nobody but the leader.
                 let follower = cluster.follower()?;
                 cluster.kill(follower)?;
@@ -65,7 +65,7 @@ impl CatchUp {
                 cluster.launch(follower)?;
                 cluster.wait_for_apply(follower, PATIENCE)?;
                 rates.push(bytes as f64 / begin.elapsed().as_secs_f64());
-                busy.push(paced.take().value_at_quantile(0.999) as f64);
+                busy.push(paced.take());
                 disks.push(sequential_write(dir.path(), bytes)?);
                 settle();
             }
@@ -73,14 +73,11 @@ impl CatchUp {
         })?;
         let elections = cluster.status(cluster.leader()?)?.term.0 - term.0;
         let (rate, disk) = (median(rates), median(disks));
-        let (quiet, busy) = (median(quiet), median(busy));
         figures.put(format!("{what}: seconds until a wiped follower has them"), bytes as f64 / rate, "s");
         figures.put(format!("{what}: that is"), rate / MIB, "MiB/s");
         figures.put("the disk, written from beginning to end", disk / MIB, "MiB/s");
         figures.judge(format!("{what}: share of the disk's speed"), rate / disk, "", Goal::AtLeast(0.5));
-        figures.put(format!("{what}: p99.9 of {}, quiet", Paced::describe()), quiet, "µs");
-        figures.put("p99.9 during the catch-up", busy, "µs");
-        figures.judge(format!("{what}: p99.9 against quiet"), busy / quiet, "", Goal::AtMost(2.0));
+        compare(&quiet, &busy, "during the catch-up", figures);
         figures.judge(format!("{what}: elections meanwhile"), elections as f64, "", Goal::AtMost(0.0));
         Ok(())
     }

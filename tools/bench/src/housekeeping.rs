@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::cluster::Cluster;
-use crate::figures::{Figures, Goal};
+use crate::figures::Figures;
 use crate::fill::{Client, Files, mixed};
-use crate::machine::{median, settle};
-use crate::paced::Paced;
+use crate::machine::settle;
+use crate::paced::{Paced, compare};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const QUANTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
 /// Small segments: all of it happens several times in each phase.
 const CONFIGURATION: &str = "[log]\nsegment_mib = 16";
 const SMALL_FILES: u64 = 200_000;
@@ -54,7 +53,7 @@ impl Housekeeping {
         }
         settle();
 
-        let paced = Paced::new()?;
+        let paced = Paced::new(dir)?;
         let nodes = cluster.clients();
         let (mut quiet, mut busy) = (Vec::new(), Vec::new());
         let mut happened = Happened::default();
@@ -77,20 +76,7 @@ impl Housekeeping {
         figures.put("catch-ups of a wiped follower", happened.catch_ups as f64, "");
         figures.put("checkpoints at the leader", happened.checkpoints.len() as f64, "");
         figures.put("segments that went", happened.removed as f64, "");
-        for (quantile, name) in QUANTILES {
-            let of = |phases: &[hdrhistogram::Histogram<u64>]| {
-                median(phases.iter().map(|phase| phase.value_at_quantile(quantile) as f64).collect())
-            };
-            let (quiet, busy) = (of(&quiet), of(&busy));
-            figures.put(format!("{name} of {}, quiet", Paced::describe()), quiet, "µs");
-            figures.put(format!("{name}, busy"), busy, "µs");
-            match name {
-                "p99.9" => {
-                    figures.judge(format!("{name}: busy against quiet"), busy / quiet, "", Goal::AtMost(2.0))
-                }
-                _ => figures.put(format!("{name}: busy against quiet"), busy / quiet, ""),
-            }
-        }
+        compare(&quiet, &busy, "busy", &mut figures);
         figures.print();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -13,30 +13,52 @@ use crate::{Error, Measured};
 pub(crate) const MIB: f64 = 1024.0 * 1024.0;
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Flushes of 4 KiB each, in a file that was filled before.
-pub(crate) fn measure_flush(dir: &Path, window: Duration) -> Result<Measured, Error> {
-    const PAGE: [u8; 4096] = [7; 4096];
+/// A file that was filled before, of which a page at a time is overwritten and flushed.
+pub(crate) struct FlushTest {
+    path: PathBuf,
+    file: File,
+    page: u64,
+}
+
+impl FlushTest {
     const PAGES: u64 = 4096;
-    let path = dir.join("flush-test");
-    let mut file = File::create(&path)?;
-    for _ in 0..PAGES {
-        file.write_all(&[0; 4096])?;
+
+    pub(crate) fn new(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("flush-test");
+        let mut file = File::create(&path)?;
+        for _ in 0..Self::PAGES {
+            file.write_all(&[0; 4096])?;
+        }
+        file.sync_all()?;
+        Ok(Self { path, file, page: 0 })
     }
-    file.sync_all()?;
+
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        self.file.seek(SeekFrom::Start(self.page % Self::PAGES * 4096))?;
+        self.file.write_all(&[7; 4096])?;
+        self.page += 1;
+        Ok(self.file.sync_data()?)
+    }
+}
+
+impl Drop for FlushTest {
+    fn drop(&mut self) {
+        // Its directory goes, too.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Flushes one behind the other.
+pub(crate) fn measure_flush(dir: &Path, window: Duration) -> Result<Measured, Error> {
+    let mut test = FlushTest::new(dir)?;
     let mut latencies_us = Histogram::new(3)?;
     let begin = Instant::now();
-    let mut page = 0;
     while begin.elapsed() < window {
         let start = Instant::now();
-        file.seek(SeekFrom::Start(page % PAGES * 4096))?;
-        file.write_all(&PAGE)?;
-        file.sync_data()?;
+        test.flush()?;
         latencies_us.record(start.elapsed().as_micros() as u64)?;
-        page += 1;
     }
-    let elapsed = begin.elapsed();
-    std::fs::remove_file(&path)?;
-    Ok(Measured { latencies_us, elapsed })
+    Ok(Measured { latencies_us, elapsed: begin.elapsed() })
 }
 
 /// Bytes per second of one writer that writes a new file from its beginning to its end and flushes it, as `dd
