@@ -136,10 +136,22 @@ pub const FILES_MOVED_PER_TURN: usize = 1024;
 pub const COPIED_BYTES: usize = 256 * 1024;
 /// The same while the data directory takes more than it may: then room comes first.
 pub const COPIED_BYTES_LATE: usize = 8 * 1024 * 1024;
-/// A turn waits for the helper no longer than this while the data directory takes more than it may by what the log grows by
-/// between two checkpoints, and less long while it is by less; and no longer than half the time between two
-/// heartbeats.
-pub const HELPER_WAIT_MS_MAX: u64 = 20;
+/// Bytes of clients' requests that are taken in each millisecond where the promise of how much the data directory takes is
+/// about to be broken, or a follower about to be left behind. Where there is still time, it is more: with half of the
+/// pressure four times as much.
+pub const PACED_BYTES_PER_MS: u64 = 8 * 1024;
+/// And where the promise is broken already.
+pub const PACED_BYTES_PER_MS_MIN: u64 = 2 * 1024;
+/// Bytes that a turn reads from one connection meanwhile.
+pub const PACED_TURN_BYTES: usize = 256 * 1024;
+/// A follower that is under such pressure waits for its helper with each turn, but no longer than this, and no longer than half
+/// the time between two heartbeats.
+pub const PACED_WAIT_MS_MAX: u64 = 20;
+/// The log's next segment, if it breaks the promise, is made when no more than this share of the present one is left.
+pub const LATE_SEGMENT_AT_SHARE: u64 = 8;
+/// The log is kept for a follower that lags while that is less to send than the store. From this share of it on, clients are
+/// paced.
+pub const LAG_PACED_AT_SHARE: u64 = 4;
 /// Whether the data directory takes too much, a node looks each [`ROOM_STEP_MS`], and more seldom the more an image of the
 /// store takes: so many of its bytes are written in that time.
 pub const SPACE_LOOK_BYTES: u64 = 8 * 1024 * 1024;

@@ -236,6 +236,11 @@ pub static FORWARDED_CHANGES: Definition = gauge(
 /// What all clients together make the node hold.
 pub static PENDING_BYTES: Definition =
     gauge("fsd_pending_bytes", "Unanswered requests and unsent replies of all clients.");
+/// Turns at a pace.
+pub static PACED_TURNS: Definition = counter(
+    "fsd_paced_turns_total",
+    "Turns in which clients' requests were not taken as fast as they came, for disk and followers to keep up.",
+);
 /// Its bound.
 pub static PENDING_BYTES_MAX: Definition = gauge(
     "fsd_pending_bytes_max",
@@ -296,5 +301,6 @@ pub static ALL: &[&Definition] = &[
     &UNSENT_BYTES,
     &UNSENT_BYTES_MAX,
     &PENDING_BYTES,
+    &PACED_TURNS,
     &PENDING_BYTES_MAX,
 ];

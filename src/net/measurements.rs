@@ -212,6 +212,7 @@ impl Net {
             page.sample(&[("side", name)], bytes as u64);
         }
         page.value(&definitions::PENDING_BYTES, self.budget.held_bytes() as u64);
+        page.value(&definitions::PACED_TURNS, self.pacer.turns);
         page.value(&definitions::PENDING_BYTES_MAX, self.settings.max_pending_bytes as u64);
     }
 

@@ -17,6 +17,7 @@ mod links;
 mod measurements;
 mod notices;
 mod output;
+mod pacer;
 mod peer_link;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use deadlines::Deadlines;
 pub use http_session::{HttpPage, HttpReply};
 use measurements::{Measurements, Side};
 use notices::Notices;
+use pacer::Pacer;
 use peer_link::{LinkState, PeerLink};
 
 use crate::limits;
@@ -223,6 +225,9 @@ pub struct Net {
     budget: Budget,
     /// Bytes of clients' requests taken in this turn.
     request_bytes_in_turn: usize,
+    /// And how many are, at most.
+    request_bytes_max: usize,
+    pacer: Pacer,
     deadlines: Deadlines,
     notices: Notices,
     page_readers: usize,
@@ -283,6 +288,8 @@ impl Net {
             unknown_peers: VecDeque::new(),
             budget,
             request_bytes_in_turn: 0,
+            request_bytes_max: limits::REQUEST_BYTES_PER_TURN_MAX,
+            pacer: Pacer::default(),
             deadlines: Deadlines::new(),
             notices: Notices::default(),
             page_readers: 0,
@@ -323,7 +330,9 @@ impl Net {
     /// # Errors
     /// If the kernel's poll fails, which leaves nothing to go on with.
     pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        let timeout = if self.is_ready() { Some(Duration::ZERO) } else { timeout };
+        let held = self.pacer.wait_ms().map(Duration::from_millis);
+        let timeout =
+            if self.is_ready() { Some(Duration::ZERO) } else { timeout.into_iter().chain(held).min() };
         match self.poll.poll(&mut self.poll_events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
             result => result?,
@@ -361,9 +370,13 @@ impl Net {
             self.accept(now_ms, listener);
         }
         self.request_bytes_in_turn = 0;
+        self.request_bytes_max = self.pacer.begin_turn(now_ms);
+        // Whoever had no turn comes before those who had one.
+        let mut listed = std::mem::take(&mut self.pacer.held);
+        listed.append(&mut self.to_read);
         let mut put_off = VecDeque::new();
-        for id in std::mem::take(&mut self.to_read) {
-            let turn_is_full = self.request_bytes_in_turn >= limits::REQUEST_BYTES_PER_TURN_MAX;
+        for id in listed {
+            let turn_is_full = self.request_bytes_in_turn >= self.request_bytes_max;
             let Some(connection) = self.get(id) else { continue };
             if turn_is_full && connection.is_client() {
                 put_off.push_back(id);
@@ -373,9 +386,22 @@ impl Net {
             self.read_connection(now_ms, id, events);
             self.settle_accounts(id);
         }
-        // Whoever had no turn comes before those who had one.
-        put_off.append(&mut self.to_read);
-        self.to_read = put_off;
+        self.pacer.took(self.request_bytes_in_turn);
+        if self.request_bytes_max < limits::REQUEST_BYTES_PER_TURN_MAX {
+            self.pacer.held = put_off;
+        } else {
+            put_off.append(&mut self.to_read);
+            self.to_read = put_off;
+        }
+    }
+
+    /// Takes so many bytes of clients' requests in each millisecond from now on, or all.
+    pub fn pace(&mut self, now_ms: u64, bytes_per_ms: Option<u64>) {
+        self.pacer.set(now_ms, bytes_per_ms);
+        if bytes_per_ms.is_none() && !self.pacer.held.is_empty() {
+            self.pacer.held.append(&mut self.to_read);
+            std::mem::swap(&mut self.pacer.held, &mut self.to_read);
+        }
     }
 
     /// Timers that were asked for since the last call, with their deadlines.

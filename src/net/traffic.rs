@@ -13,7 +13,7 @@ use crate::limits;
 
 impl Net {
     pub(super) fn read_connection(&mut self, now_ms: u64, id: ConnectionId, events: &mut Vec<Event>) {
-        let mut budget_bytes = limits::READ_BYTES_PER_TURN_MAX;
+        let mut budget_bytes = self.pacer.connection_bytes();
         for _ in 0..limits::MESSAGES_PER_TURN_MAX {
             let Some(connection) = self.get(id) else { return };
             match connection.phase {
@@ -69,7 +69,7 @@ impl Net {
                 step => {
                     connection.messages += 1;
                     self.deliver(id, step, events);
-                    if self.request_bytes_in_turn >= limits::REQUEST_BYTES_PER_TURN_MAX {
+                    if self.request_bytes_in_turn >= self.request_bytes_max {
                         break;
                     }
                 }

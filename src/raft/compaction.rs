@@ -32,7 +32,7 @@ use fsd_wire::snapshot::{InstallSnapshot, InstallSnapshotReply, SnapshotState};
 use fsd_wire::{ClusterTimeMs, EntryId, LogIndex, NodeId, Term};
 
 use super::leader::handle_match;
-use super::progress::Mode;
+use super::progress::{Mode, Progress};
 use super::raft_log::RaftLog;
 use super::{LogSummary, Raft, Role, SnapshotAnswer};
 use crate::mutants::mutant;
@@ -98,9 +98,21 @@ impl Raft {
     /// As leader: the last entry that the slowest of those holds who are replicated to. None if nobody is.
     #[must_use]
     pub fn slowest_follower(&self) -> Option<EntryId> {
+        self.slowest_of(|_| true)
+    }
+
+    /// The same of those that have answered since.
+    #[must_use]
+    pub fn slowest_follower_heard(&self, since_ms: u64) -> Option<EntryId> {
+        self.slowest_of(|progress| progress.heard_ms.is_some_and(|heard_ms| heard_ms >= since_ms))
+    }
+
+    fn slowest_of(&self, counts: impl Fn(&Progress) -> bool) -> Option<EntryId> {
         let Role::Leader(leader) = &self.role else { return None };
-        let replicated =
-            leader.progress.values().filter(|known| matches!(known.mode, Mode::Replicate { .. }));
+        let replicated = leader
+            .progress
+            .values()
+            .filter(|known| matches!(known.mode, Mode::Replicate { .. }) && counts(known));
         let index = replicated.map(|progress| progress.match_index).min()?;
         self.log.term_at(index).map(|term| EntryId { term, index })
     }

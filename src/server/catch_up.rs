@@ -103,6 +103,11 @@ impl<D: Disk> CatchUp<D> {
         self.sending.values().map(|sending| sending.entry).min_by_key(|entry| entry.index)
     }
 
+    /// Whether a store is on its way to another node.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
     /// Whether a store is coming from another node.
     pub(super) fn is_receiving(&self) -> bool {
         self.receiving.is_some()

@@ -47,6 +47,8 @@ pub struct Space {
 /// Segments that are being cleaned.
 pub(super) struct Cleaning<D: Disk> {
     victims: BTreeSet<u32>,
+    /// Of what is live in them, so much is not in a kept segment yet.
+    left_bytes: u64,
     /// The file that was looked at last.
     after: Option<FileName>,
     looked_at_all: bool,
@@ -63,9 +65,10 @@ pub(super) struct Cleaning<D: Disk> {
 }
 
 impl<D: Disk> Cleaning<D> {
-    fn of(victims: BTreeSet<u32>, piece_bytes: usize) -> Self {
+    fn of(victims: BTreeSet<u32>, left_bytes: u64, piece_bytes: usize) -> Self {
         Self {
             victims,
+            left_bytes,
             piece_bytes,
             after: None,
             looked_at_all: false,
@@ -115,21 +118,6 @@ impl<D: Disk> Node<D> {
             && (space.dead_bytes > 0 || !self.choose_victims().is_empty())
     }
 
-    /// How long the loop is to wait for the helper before it takes more. Where more is written than the disk takes together
-    /// with the cleaning of it, clients wait a little with each turn, the more the further the promise is from being kept.
-    #[must_use]
-    pub fn waits_for_helper_ms(&self) -> u64 {
-        // What a store that is coming takes is no client's.
-        if !self.housekeeping.is_working() || self.catch_up.is_receiving() {
-            return 0;
-        }
-        let Space { segments_bytes, checkpoints_bytes, bound_bytes, .. } = self.space();
-        let over_bytes = (segments_bytes + checkpoints_bytes).saturating_sub(bound_bytes);
-        let wait_ms = over_bytes * limits::HELPER_WAIT_MS_MAX / self.growth_bytes();
-        // Heartbeats go on.
-        wait_ms.min(limits::HELPER_WAIT_MS_MAX).min(self.config.heartbeat_ms / 2)
-    }
-
     /// Begins to clean what must be, if anything must.
     pub(super) fn begin_cleaning(&mut self) {
         let victims = self.choose_victims();
@@ -138,7 +126,8 @@ impl<D: Disk> Node<D> {
             let Space { segments_bytes, checkpoints_bytes, bound_bytes, .. } = self.space();
             let is_late = segments_bytes + checkpoints_bytes > bound_bytes;
             let piece_bytes = if is_late { limits::COPIED_BYTES_LATE } else { limits::COPIED_BYTES };
-            self.housekeeping.cleaning = Some(Cleaning::of(victims, piece_bytes));
+            let left_bytes = victims.iter().map(|id| self.store.live(*id).bytes).sum();
+            self.housekeeping.cleaning = Some(Cleaning::of(victims, left_bytes, piece_bytes));
         }
     }
 
@@ -237,6 +226,7 @@ impl<D: Disk> Node<D> {
             Ok(Copied::Whole(kept, moved)) => {
                 cleaning.moved = moved;
                 cleaning.names.clear();
+                cleaning.left_bytes = cleaning.left_bytes.saturating_sub(kept.len_bytes());
                 self.log.install_kept(kept);
             }
             // It is tried again before the next checkpoint.
@@ -252,6 +242,11 @@ impl<D: Disk> Node<D> {
 }
 
 impl<D: Disk> Housekeeping<D> {
+    /// While segments are being cleaned: what is still to be copied.
+    pub(super) fn bytes_to_copy(&self) -> Option<u64> {
+        self.cleaning.as_ref().map(|cleaning| cleaning.left_bytes)
+    }
+
     /// Gives up what is being cleaned, if anything is: there is no room, or the store that it was of is no more.
     pub(super) fn abandon_cleaning(&mut self) {
         if let Some(cleaning) = self.cleaning.take() {

@@ -1,6 +1,5 @@
-//! Helper threads for work on files that takes longer than a turn may: one for streams of stores, one for all else, so
-//! that the log never waits for its next segment because much is sent or received. They are handed each job whole and give
-//! back the whole result; they never see the loop's state.
+//! Helper threads for work on files that takes longer than a turn may, one for each [`Lane`]. They are handed each job whole
+//! and give back the whole result; they never see the loop's state.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use mio::Waker;
 
-use super::jobs::{Done, Job};
+use super::jobs::{Done, Job, Lane};
 use crate::mapping::Disk;
 
 /// How much the thread for streams leaves the processor to the loops, of this node and of others on the machine.
@@ -18,8 +17,9 @@ const STREAM_NICENESS: i32 = 5;
 
 /// The loop's handle on the threads. They end with it.
 pub(super) struct Helper<D: Disk> {
-    jobs: Sender<Job<D>>,
-    stream_jobs: Sender<Job<D>>,
+    segments: Sender<Job<D>>,
+    streams: Sender<Job<D>>,
+    housekeeping: Sender<Job<D>>,
     results: Receiver<Done<D>>,
 }
 
@@ -27,14 +27,23 @@ impl<D: Disk> Helper<D> {
     pub(super) fn start(disk: D, waker: Waker) -> io::Result<Self> {
         let waker = Arc::new(waker);
         let (done, results) = mpsc::channel();
-        let jobs = start_thread("fsd-helper", 0, disk.clone(), done.clone(), Arc::clone(&waker))?;
-        let stream_jobs = start_thread("fsd-streams", STREAM_NICENESS, disk, done, waker)?;
-        Ok(Self { jobs, stream_jobs, results })
+        let start =
+            |name, niceness| start_thread(name, niceness, disk.clone(), done.clone(), Arc::clone(&waker));
+        Ok(Self {
+            segments: start("fsd-segments", 0)?,
+            streams: start("fsd-streams", STREAM_NICENESS)?,
+            housekeeping: start("fsd-helper", 0)?,
+            results,
+        })
     }
 
-    /// Hands over a job. Those for streams are done one after the other, and the others are.
+    /// Hands over a job.
     pub(super) fn hand_over(&mut self, job: Job<D>) {
-        let jobs = if job.is_of_stream() { &self.stream_jobs } else { &self.jobs };
+        let jobs = match job.lane() {
+            Lane::Segments => &self.segments,
+            Lane::Streams => &self.streams,
+            Lane::Housekeeping => &self.housekeeping,
+        };
         jobs.send(job).expect("the threads live as long as their results are wanted");
     }
 

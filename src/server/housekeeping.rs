@@ -28,7 +28,7 @@ use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::raft::LogSummary;
 use crate::storage::{
-    CheckpointHead, CheckpointWriter, NamelessCheckpoint, Position, SegmentId, SegmentedLog, Spare,
+    CheckpointHead, CheckpointWriter, LogBase, NamelessCheckpoint, Position, SegmentId, SegmentedLog, Spare,
     StorageError,
 };
 use crate::transfer::Received;
@@ -56,6 +56,8 @@ pub(super) struct Housekeeping<D: Disk> {
     unused_names: Vec<String>,
     /// What is to be let go by the helper.
     unused: Vec<Unused>,
+    /// Bytes of segments and checkpoints that are no more, but are not removed yet.
+    leaving_bytes: u64,
     has_complained: bool,
     spare_complaint: bool,
 }
@@ -89,6 +91,7 @@ impl<D: Disk> Housekeeping<D> {
             grown_from,
             unused_names: Vec::new(),
             unused: Vec::new(),
+            leaving_bytes: 0,
             has_complained: false,
             spare_complaint: false,
         }
@@ -113,6 +116,16 @@ impl<D: Disk> Housekeeping<D> {
     /// Whether the helper has a job of this kind.
     pub(super) fn is_working(&self) -> bool {
         self.is_busy
+    }
+
+    /// Bytes of segments and checkpoints that are no more, but are not removed yet.
+    pub(super) fn leaving_bytes(&self) -> u64 {
+        self.leaving_bytes
+    }
+
+    /// Whether a checkpoint is being made.
+    pub(super) fn is_making(&self) -> bool {
+        self.making.is_some()
     }
 
     /// Files that nothing refers to are to be removed.
@@ -188,6 +201,7 @@ impl<D: Disk> Node<D> {
     /// If the disk fails.
     pub fn next_job(&mut self) -> Result<Option<Job<D>>, Fault> {
         if self.may_make_segment(self.log.segment_bytes())
+            && self.is_time_for_segment()
             && let Some(request) = self.log.wants_spare()
         {
             return Ok(Some(Job::Spare(request)));
@@ -255,6 +269,8 @@ impl<D: Disk> Node<D> {
             Done::Copied(copied) => self.copied(copied)?,
             Done::Removed(removed) => {
                 removed.map_err(|source| failed("remove files that are of no use", source))?;
+                // What was released since goes with the next job of this kind, which is the next one.
+                self.housekeeping.leaving_bytes = 0;
             }
         }
         self.housekeeping.is_busy = false;
@@ -319,9 +335,19 @@ impl<D: Disk> Node<D> {
         making.writer.take().map(|writer| Job::AppendToCheckpoint(writer, slice))
     }
 
+    /// Whether space is to come back: a checkpoint is due or being made, segments are being cleaned, or files removed.
+    pub(super) fn is_to_make_space(&self) -> bool {
+        let Housekeeping { is_busy, making, cleaning, unused_names, .. } = &self.housekeeping;
+        *is_busy
+            || making.is_some()
+            || cleaning.is_some()
+            || !unused_names.is_empty()
+            || self.checkpoint_is_due()
+    }
+
     /// Whether the log has grown by enough since the newest checkpoint.
     fn checkpoint_is_due(&self) -> bool {
-        let grown_bytes = self.log.appended_bytes() - self.housekeeping.grown_from;
+        let grown_bytes = self.grown_bytes();
         let (growth_bytes, is_low) = (self.growth_bytes(), self.room.is_low());
         let growth_bytes =
             if is_low { growth_bytes / limits::CHECKPOINT_WHILE_LOW_SHARE } else { growth_bytes };
@@ -329,6 +355,11 @@ impl<D: Disk> Node<D> {
             || grown_bytes >= growth_bytes
             || is_low && self.checkpoint_would_make_room();
         is_due && self.store.last_applied() > self.newest_index() && self.may_make_checkpoint()
+    }
+
+    /// What was appended since the newest checkpoint was begun.
+    pub(super) fn grown_bytes(&self) -> u64 {
+        self.log.appended_bytes() - self.housekeeping.grown_from
     }
 
     /// The entry as of which the newest checkpoint is.
@@ -451,7 +482,9 @@ impl<D: Disk> Node<D> {
         housekeeping.has_complained = false;
         housekeeping.checkpoints.push(making.head);
         while housekeeping.checkpoints.len() > limits::CHECKPOINTS_KEPT {
-            housekeeping.unused_names.push(housekeeping.checkpoints.remove(0).name());
+            let oldest = housekeeping.checkpoints.remove(0);
+            housekeeping.unused_names.push(oldest.name());
+            housekeeping.leaving_bytes += oldest.file_bytes();
         }
         if housekeeping.checkpoints.len() == limits::CHECKPOINTS_KEPT {
             self.forget_log()?;
@@ -462,23 +495,27 @@ impl<D: Disk> Node<D> {
 
     /// Forgets the entries that no checkpoint needs, and no follower that is about to get them.
     fn forget_log(&mut self) -> Result<(), Fault> {
-        let mut base = self.housekeeping.checkpoints[0].base();
-        if let Some(entry) = self.catch_up.earliest_entry().filter(|entry| entry.index < base.entry.index) {
-            mark!("log-stays-for-a-stream");
-            base = self.log.base_behind(entry)?;
-        }
-        if let Some(id) = self.raft.slowest_follower().filter(|id| id.index < base.entry.index) {
-            let behind_bytes = self.log.bytes_behind(self.log.position(id.index.next()));
-            // Behind that, the store is less to send than the log.
-            let worth_bytes = self.live_bytes().max(self.log.segment_bytes());
-            if behind_bytes - self.log.bytes_behind(base.end) <= worth_bytes {
-                mark!("log-stays-for-a-follower");
-                base = self.log.base_behind(id)?;
-            }
-        }
+        let oldest = self.housekeeping.checkpoints[0].base();
+        let sent = self.catch_up.earliest_entry().filter(|id| self.is_kept_behind(*id, &oldest));
+        let held = self.raft.slowest_follower().filter(|id| self.is_kept_behind(*id, &oldest));
+        mark!("log-stays-for-a-stream", sent.is_some());
+        mark!("log-stays-for-a-follower", held.is_some());
+        let base = match sent.into_iter().chain(held).min_by_key(|id| id.index) {
+            Some(id) => self.log.base_behind(id)?,
+            None => oldest,
+        };
         self.raft.compact(base.entry.index);
         self.log.trim(base);
         Ok(())
+    }
+
+    /// Whether the log is to stay behind an entry though nobody but another node needs it before `base`.
+    fn is_kept_behind(&self, id: EntryId, base: &LogBase) -> bool {
+        let is_there = (self.log.base().entry.index..base.entry.index).contains(&id.index);
+        is_there && {
+            let behind_bytes = self.log.bytes_behind(self.log.position(id.index.next()));
+            behind_bytes - self.log.bytes_behind(base.end) <= self.kept_for_others_bytes()
+        }
     }
 
     /// Lets segments go that neither the store nor a checkpoint refers to.
@@ -494,6 +531,7 @@ impl<D: Disk> Node<D> {
             {
                 let released = self.log.release(id);
                 self.housekeeping.unused_names.push(released.name());
+                self.housekeeping.leaving_bytes += released.len_bytes();
                 self.housekeeping.let_go(released);
             }
         }

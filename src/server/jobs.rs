@@ -56,6 +56,23 @@ pub enum Job<D: Disk> {
     ReadBackup(u64, Box<StreamReader<D>>),
 }
 
+/// Jobs that are done one behind the other. Those of one lane never wait for those of another: the log needs its next
+/// segment soon, streams are long and many, and no space comes back without checkpoints and cleaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// The log's segments.
+    Segments,
+    /// Stores on their way to other nodes, from them, and to clients.
+    Streams,
+    /// All else.
+    Housekeeping,
+}
+
+impl Lane {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Segments, Self::Streams, Self::Housekeeping];
+}
+
 /// What became of it.
 pub enum Done<D: Disk> {
     /// See [`Job::Spare`].
@@ -81,16 +98,17 @@ pub enum Done<D: Disk> {
 }
 
 impl<D: Disk> Job<D> {
-    /// Whether it is for a stream. Those are long and many: the log's next segment and checkpoints do not wait behind them.
-    pub fn is_of_stream(&self) -> bool {
-        matches!(
-            self,
+    /// Behind which others it is done.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Spare(..) => Lane::Segments,
             Self::OpenStream(..)
-                | Self::ReadStream(..)
-                | Self::WriteStream(..)
-                | Self::OpenBackup(..)
-                | Self::ReadBackup(..)
-        )
+            | Self::ReadStream(..)
+            | Self::WriteStream(..)
+            | Self::OpenBackup(..)
+            | Self::ReadBackup(..) => Lane::Streams,
+            _ => Lane::Housekeeping,
+        }
     }
 
     /// Does it.

@@ -20,6 +20,7 @@ pub mod jobs;
 mod measurements;
 mod metrics_page;
 pub mod node;
+mod pace;
 mod parent;
 mod pending;
 mod readiness;
@@ -193,6 +194,8 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
             node.add_net_timer(deadline_ms, timer);
         }
         exchange_jobs(&clock, &mut node, &mut helper)?;
+        let now_ms = clock.now_ms();
+        net.pace(now_ms, node.pace(now_ms).map(|pace| pace.bytes_per_ms));
         metrics_page.turned(clock.now_us() - turn_began_us);
         if node.is_stopped() {
             // The last replies are written, unless their clients do not take them.
@@ -232,13 +235,15 @@ pub fn check(config: &Config) -> Result<Vec<String>, Fault> {
     Ok(lines)
 }
 
-/// Takes what became of jobs, and hands over new ones; again and again for a while, if the node lags behind with them.
+/// Takes what became of jobs, and hands over new ones; again and again for a while, if the node is to wait for them.
 fn exchange_jobs(
     clock: &Clock,
     node: &mut Node<FileDisk>,
     helper: &mut Helper<FileDisk>,
 ) -> Result<(), Fault> {
-    let wait_until_ms = clock.now_ms() + node.waits_for_helper_ms();
+    let wait_ms = |node: &Node<FileDisk>, now_ms| node.pace(now_ms).map_or(0, |pace| pace.wait_ms);
+    let began_ms = clock.now_ms();
+    let wait_until_ms = began_ms + wait_ms(node, began_ms);
     loop {
         while let Some(done) = helper.take() {
             node.job_done(done)?;
@@ -246,11 +251,11 @@ fn exchange_jobs(
         while let Some(job) = node.next_job()? {
             helper.hand_over(job);
         }
-        let wait_ms = wait_until_ms.saturating_sub(clock.now_ms());
-        if wait_ms == 0 || node.waits_for_helper_ms() == 0 {
+        let now_ms = clock.now_ms();
+        if now_ms >= wait_until_ms || wait_ms(node, now_ms) == 0 {
             return Ok(());
         }
-        if let Some(done) = helper.wait(wait_ms) {
+        if let Some(done) = helper.wait(wait_until_ms - now_ms) {
             node.job_done(done)?;
         }
     }

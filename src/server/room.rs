@@ -139,7 +139,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// The length of the next checkpoint.
-    fn checkpoint_bytes(&self) -> u64 {
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
         checkpoint::file_bytes_about(self.log.segment_count() as u64, self.store.image_head().items_bytes)
     }
 

@@ -25,6 +25,7 @@ mod backup;
 mod expiry;
 mod forwarding;
 mod outcomes;
+mod pace;
 mod readiness;
 mod reads;
 mod restored;

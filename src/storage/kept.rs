@@ -87,6 +87,12 @@ impl<F> Kept<F> {
     pub fn name(&self) -> String {
         file_name(self.header.id)
     }
+
+    /// The file's length.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.header.len_bytes
+    }
 }
 
 /// Bytes of a kept segment with records of these payloads.

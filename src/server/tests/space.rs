@@ -11,6 +11,9 @@ const SEGMENT_BYTES: u64 = 512 * 1024;
 /// What is counted in whole pages, however small it is, and what waits to be removed: next to nothing beside real segments.
 const PAGES_BYTES: u64 = SEGMENT_BYTES / 8;
 
+/// What a record takes beside its contents, about.
+const RECORD_BYTES: i64 = 128;
+
 /// What is done to the files.
 #[derive(Clone, Copy, Debug)]
 struct Mix {
@@ -197,4 +200,34 @@ fn the_space_of_deleted_files_comes_back_though_nothing_more_is_written() {
         alone.turn(Vec::new());
     }
     alone.assert_bound();
+}
+
+#[test]
+fn clients_that_are_faster_than_the_helper_are_slowed_down_in_time() {
+    let mix = Mix { files: 1 << 10, contents_bytes: 512, hot: 0, deletes: 0, expiring: 0, delay: 3 };
+    let mut alone = Alone::new(5, mix.delay);
+    let (mut written_bytes, mut paced_turns, mut credit_bytes) = (0, 0, 0);
+    for _ in 0..20_000 {
+        // Eight turns are a millisecond, for segments as small as these; without a pace, a tenth of one is written in a turn.
+        let now_ms = alone.cluster.now_ms;
+        let pace = alone.node().pace(now_ms);
+        paced_turns += u32::from(pace.is_some());
+        let may_take_bytes = SEGMENT_BYTES / 10;
+        credit_bytes = match pace {
+            Some(pace) => (credit_bytes + pace.bytes_per_ms as i64 / 8).min(may_take_bytes as i64),
+            None => may_take_bytes as i64,
+        };
+        let mut events = Vec::new();
+        while credit_bytes > 0 {
+            events.push(alone.change(&mix));
+            credit_bytes -= mix.contents_bytes as i64 + RECORD_BYTES;
+            written_bytes += mix.contents_bytes as u64;
+        }
+        alone.cluster.now_ms += 1;
+        alone.turn(events);
+        alone.assert_bound();
+    }
+    assert!(paced_turns > 1000, "{paced_turns} turns were paced");
+    assert!(written_bytes > 50 * SEGMENT_BYTES, "{written_bytes} bytes were written");
+    alone.assert_contents();
 }

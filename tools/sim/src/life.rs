@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use fsd::file_store::FileStore;
+use fsd::server::jobs::Lane;
 use fsd::server::node::Node;
 use fsd::server::{Fault, StoreImage};
 use fsd::simulated_disk::{SimulatedDisk, Unflushed};
@@ -31,9 +32,8 @@ impl Simulation {
             return Ok(());
         }
         let process = &mut self.processes[place];
-        // Two threads have the jobs, each its own in their order.
-        let is_of_stream = self.random.bool();
-        let of_that_thread = process.jobs.iter().position(|job| job.is_of_stream() == is_of_stream);
+        let lane = Lane::ALL[self.random.usize(..Lane::ALL.len())];
+        let of_that_thread = process.jobs.iter().position(|job| job.lane() == lane);
         let Some(job) = process.jobs.remove(of_that_thread.unwrap_or(0)) else { return Ok(()) };
         let Some(node) = &mut process.node else { return Ok(()) };
         let done = job.run(&process.disk);
