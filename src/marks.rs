@@ -225,6 +225,8 @@ mod counted {
         "node-stops-with-changes-passed-on" "and so are those whose changes were passed on";
 
         // Housekeeping.
+        "alarm-is-set-anew-when-it-goes-off" "a leader is heard in the turn in which the election is due";
+        "election-waits-for-who-was-held-up" "an election is due for so long that the node itself was held up";
         "cleaning-begins" "little is live of some segments: that is copied";
         "cleaning-copied-what-is-gone" "a file changed while it was copied";
         "cleaning-finds-no-room" "the disk has no room for what is copied";

@@ -223,6 +223,12 @@ impl Raft {
             || !peer_reads_ready.is_empty()
     }
 
+    /// Whether what is to be taken sets an alarm anew, or clears it: if it goes off now, that is the one of before.
+    #[must_use]
+    pub fn sets_alarm(&self, timer: Timer) -> bool {
+        self.actions.alarms.iter().any(|alarm| alarm.timer() == timer)
+    }
+
     /// The paper's `currentTerm`.
     #[must_use]
     pub fn term(&self) -> Term {

@@ -3,6 +3,7 @@
 //! [`run`] is the loop; [`node::Node`] is what a node does in one turn of it, without sockets and clocks of its
 //! own; [`Network`] is what a node needs of the network.
 
+mod alarms;
 mod backup;
 mod catch_up;
 mod cleaning;

@@ -11,6 +11,7 @@ use fsd_wire::hello::Identity;
 use fsd_wire::peer::PeerMessage;
 use fsd_wire::{ClusterId, EntryId, EntryKind, LogIndex, NodeId, Term};
 
+use super::alarms::Alarms;
 use super::backup::Backups;
 use super::catch_up::CatchUp;
 use super::forwarder::Forwarder;
@@ -28,7 +29,7 @@ use crate::mapping::Disk;
 use crate::marks::mark;
 use crate::mutants::mutant;
 use crate::net::{ConnectionId, Event, HttpPage, NetTimer};
-use crate::raft::{self, Actions, Alarm, Input, Raft};
+use crate::raft::{self, Actions, Input, Raft};
 use crate::storage::{HardStateFile, SegmentedLog, Storage};
 use crate::timer_wheel::{TimerId, TimerWheel};
 
@@ -100,8 +101,7 @@ pub struct Node<D: Disk> {
     pub(super) wheel: TimerWheel<Timer>,
     due_timers: Vec<Timer>,
     due_net_timers: Vec<NetTimer>,
-    election_alarm: Option<TimerId>,
-    heartbeat_alarm: Option<TimerId>,
+    pub(super) alarms: Alarms,
     expiry_alarm: Option<TimerId>,
     pub(super) pending: Pending,
     pub(super) readiness: Readiness,
@@ -166,8 +166,7 @@ impl<D: Disk> Node<D> {
             wheel,
             due_timers: Vec::new(),
             due_net_timers: Vec::new(),
-            election_alarm: None,
-            heartbeat_alarm: None,
+            alarms: Alarms::default(),
             expiry_alarm: None,
             pending: Pending::default(),
             readiness: Readiness::default(),
@@ -340,13 +339,7 @@ impl<D: Disk> Node<D> {
 
     fn fire(&mut self, now_ms: u64, timer: Timer, net: &mut impl Network) {
         match timer {
-            Timer::Raft(timer) => {
-                match timer {
-                    raft::Timer::Election => self.election_alarm = None,
-                    raft::Timer::Heartbeat => self.heartbeat_alarm = None,
-                }
-                self.raft.step(now_ms, Input::Timeout(timer));
-            }
+            Timer::Raft(timer) => self.alarm_goes_off(now_ms, timer),
             // Handed to the network by `take_net_timers`.
             Timer::Net(_) => {}
             Timer::Request(RequestKey::Forwarded(ticket)) => self.give_forwarded_up(ticket, net),
@@ -416,18 +409,7 @@ impl<D: Disk> Node<D> {
 
     fn set_alarms(&mut self, now_ms: u64, actions: &Actions) {
         for alarm in &actions.alarms {
-            let (timer, after_ms) = match alarm {
-                Alarm::Set { timer, after_ms } => (*timer, Some(*after_ms)),
-                Alarm::Clear { timer } => (*timer, None),
-            };
-            let place = match timer {
-                raft::Timer::Election => &mut self.election_alarm,
-                raft::Timer::Heartbeat => &mut self.heartbeat_alarm,
-            };
-            if let Some(id) = place.take() {
-                self.wheel.cancel(id);
-            }
-            *place = after_ms.map(|after_ms| self.wheel.insert(now_ms + after_ms, Timer::Raft(timer)));
+            self.alarms.change(&mut self.wheel, now_ms, alarm);
         }
     }
 

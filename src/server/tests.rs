@@ -21,6 +21,7 @@ use crate::raft::{Input, ReplicationBounds};
 use crate::simulated_disk::{SimulatedDisk, Unflushed};
 use crate::storage::{self, DirectoryIdentity, Storage};
 
+mod alarms;
 mod backup;
 mod expiry;
 mod forwarding;
