@@ -44,7 +44,7 @@ const ROOMS: &[Room] = &[
     Room {
         path: "src/mapping.rs",
         ours: Ours::Only(&["limits"]),
-        crates: Some(&["bytes", "memmap2", "rustix"]),
+        crates: Some(&["bytes", "libc", "memmap2", "rustix"]),
     },
     Room {
         path: "src/simulated_disk.rs",
