@@ -136,12 +136,12 @@ pub const FILES_MOVED_PER_TURN: usize = 1024;
 pub const COPIED_BYTES: usize = 256 * 1024;
 /// The same while the data directory takes more than it may: then room comes first.
 pub const COPIED_BYTES_LATE: usize = 8 * 1024 * 1024;
-/// Bytes of clients' requests that are taken in each millisecond where the promise of how much the data directory takes is
-/// about to be broken, or a follower about to be left behind. Where there is still time, it is more: with half of the
-/// pressure four times as much.
-pub const PACED_BYTES_PER_MS: u64 = 8 * 1024;
-/// And where the promise is broken already.
-pub const PACED_BYTES_PER_MS_MIN: u64 = 2 * 1024;
+/// Where the promise of how much the data directory takes is about to be broken, or a follower about to be left behind,
+/// clients' requests are taken as fast as the log would grow by what it does between two checkpoints in this time. Where
+/// there is still time, it is faster: with half of the pressure four times as fast.
+pub const PACED_GROWTH_MS: u64 = 1000;
+/// And so much slower where the promise is broken already.
+pub const PACED_WHILE_BROKEN: u64 = 4;
 /// Bytes that a turn reads from one connection meanwhile.
 pub const PACED_TURN_BYTES: usize = 256 * 1024;
 /// A follower that is under such pressure waits for its helper with each turn, but no longer than this, and no longer than half

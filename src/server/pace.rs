@@ -44,15 +44,14 @@ impl<D: Disk> Node<D> {
             return None;
         }
         let full = FULL_PRESSURE as u64;
-        let bytes_per_ms = if by_space > 0 && room_bytes <= 0 {
-            limits::PACED_BYTES_PER_MS_MIN
-        } else {
-            limits::PACED_BYTES_PER_MS * full * full / (pressure * pressure)
-        };
+        let is_broken = by_space > 0 && room_bytes <= 0;
+        let full_ms = if is_broken { limits::PACED_WHILE_BROKEN } else { 1 } * limits::PACED_GROWTH_MS;
+        let pressure = if is_broken { full } else { pressure };
+        let bytes_per_ms = self.growth_bytes() * full * full / (pressure * pressure) / full_ms;
         let may_wait = self.housekeeping.is_working() && !self.raft.is_leader();
         let full_wait_ms = limits::PACED_WAIT_MS_MAX.min(self.config.heartbeat_ms / 2);
         let wait_ms = if may_wait { full_wait_ms * by_space as u64 / full } else { 0 };
-        Some(Pace { bytes_per_ms, wait_ms })
+        Some(Pace { bytes_per_ms: bytes_per_ms.max(1), wait_ms })
     }
 
     fn pressure_by_space(&self, room_bytes: i64) -> i64 {

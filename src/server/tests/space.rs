@@ -208,13 +208,13 @@ fn clients_that_are_faster_than_the_helper_are_slowed_down_in_time() {
     let mut alone = Alone::new(5, mix.delay);
     let (mut written_bytes, mut paced_turns, mut credit_bytes) = (0, 0, 0);
     for _ in 0..20_000 {
-        // Eight turns are a millisecond, for segments as small as these; without a pace, a tenth of one is written in a turn.
+        // A turn is a millisecond; without a pace, a tenth of a segment is written in it.
         let now_ms = alone.cluster.now_ms;
         let pace = alone.node().pace(now_ms);
         paced_turns += u32::from(pace.is_some());
         let may_take_bytes = SEGMENT_BYTES / 10;
         credit_bytes = match pace {
-            Some(pace) => (credit_bytes + pace.bytes_per_ms as i64 / 8).min(may_take_bytes as i64),
+            Some(pace) => (credit_bytes + pace.bytes_per_ms as i64).min(may_take_bytes as i64),
             None => may_take_bytes as i64,
         };
         let mut events = Vec::new();
