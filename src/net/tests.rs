@@ -14,6 +14,7 @@ use fsd_wire::{FrameDecoder, Incarnation, Life, Message, RequestId, Term, Versio
 use super::*;
 use crate::limits;
 
+mod pace;
 mod pages;
 mod pressure;
 
