@@ -45,5 +45,6 @@ fn clients_wait_at_a_pace_and_peers_do_not() {
     harness.settle();
     assert!(harness.events.is_empty(), "{:?}", harness.events);
     harness.net.pace(harness.now_ms, None);
+    assert!(harness.net.is_ready(), "the kernel has said all that it will say of them");
     harness.until("both requests", |harness| harness.events.len() == 2);
 }
