@@ -496,8 +496,10 @@ impl<D: Disk> Node<D> {
     /// Forgets the entries that no checkpoint needs, and no follower that is about to get them.
     fn forget_log(&mut self) -> Result<(), Fault> {
         let oldest = self.housekeeping.checkpoints[0].base();
-        let sent = self.catch_up.earliest_entry().filter(|id| self.is_kept_behind(*id, &oldest));
-        let held = self.raft.slowest_follower().filter(|id| self.is_kept_behind(*id, &oldest));
+        // What is behind a store that is on its way is needed when it is there, or it would have to be sent again; meanwhile
+        // clients are paced.
+        let sent = self.catch_up.earliest_entry().filter(|id| id.index < oldest.entry.index);
+        let held = self.raft.slowest_follower().filter(|id| self.is_worth_keeping_behind(*id, &oldest));
         mark!("log-stays-for-a-stream", sent.is_some());
         mark!("log-stays-for-a-follower", held.is_some());
         let base = match sent.into_iter().chain(held).min_by_key(|id| id.index) {
@@ -509,8 +511,8 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    /// Whether the log is to stay behind an entry though nobody but another node needs it before `base`.
-    fn is_kept_behind(&self, id: EntryId, base: &LogBase) -> bool {
+    /// Whether the log is to stay behind an entry though nobody but a follower that lags needs it before `base`.
+    fn is_worth_keeping_behind(&self, id: EntryId, base: &LogBase) -> bool {
         let is_there = (self.log.base().entry.index..base.entry.index).contains(&id.index);
         is_there && {
             let behind_bytes = self.log.bytes_behind(self.log.position(id.index.next()));
