@@ -22,8 +22,8 @@ use std::ops::Bound;
 
 use fsd_wire::client::Refusal;
 use fsd_wire::{
-    ClusterTimeMs, Command, Entry, EntryKind, LogIndex, Operation, Payload, Sequence, SessionCommand,
-    SessionId, Version,
+    ClusterTimeMs, Command, Entry, EntryKind, LogIndex, Operation, Payload, SessionCommand, SessionId,
+    Version,
 };
 
 pub use image::ImageHead;
@@ -196,12 +196,6 @@ impl FileStore {
     pub fn session_is_gone(&self, session: SessionId) -> bool {
         (session.0 <= self.last_applied.0 || mutant!("unknown-session-is-gone"))
             && !self.sessions.contains(session)
-    }
-
-    /// The reply to a change of a session that was made already, as long as it is kept. No entry can change it.
-    #[must_use]
-    pub fn first_reply(&self, session: SessionId, sequence: Sequence) -> Option<Applied> {
-        self.sessions.first_reply(session, sequence)
     }
 
     /// How many sessions there are.

@@ -255,11 +255,6 @@ impl Sessions {
         while self.replies_bytes > self.replies_bytes_max && self.evict() {}
     }
 
-    /// The reply to a change that was made, as long as it is kept.
-    pub(super) fn first_reply(&self, id: SessionId, sequence: Sequence) -> Option<Applied> {
-        self.sessions.get(&id)?.replies.get(&sequence).map(Reply::to_applied)
-    }
-
     /// Whether there is a session of this name.
     pub(super) fn contains(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)

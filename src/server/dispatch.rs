@@ -4,7 +4,7 @@ use fsd_wire::client::{ClientReply, ClientRequest, FileInfo, Operation, Outcome,
 use fsd_wire::{ClusterTimeMs, Command, EntryId, LogIndex, Payload, RequestId, SessionCommand};
 
 use super::measurements::RequestKind;
-use super::node::{Node, outcome_of};
+use super::node::Node;
 use super::pending::{Asked, Asker, Origin, PendingRead, ReadBasis, RequestKey};
 use super::{Fault, Network};
 use crate::config::{TextReads, TextWrites};
@@ -115,14 +115,7 @@ impl<D: Disk> Node<D> {
             return refused(Refusal::SessionGone);
         }
         if let Some(refusal) = self.refusal_for_room(client.asked.kind) {
-            // What was made while there was room is not in doubt.
-            let first = match command {
-                SessionCommand::Change { session, sequence, .. } => {
-                    self.store.first_reply(*session, *sequence)
-                }
-                _ => None,
-            };
-            return first.map_or_else(|| refused(refusal), |applied| Some(outcome_of(&applied)));
+            return refused(refusal);
         }
         let payload = command.encode();
         self.make_room(std::iter::once(payload.len()));

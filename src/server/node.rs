@@ -456,7 +456,15 @@ impl<D: Disk> Node<D> {
     fn answer_changes(&mut self, index: LogIndex, term: Term, applied: &Applied, net: &mut impl Network) {
         for (proposed, asker) in self.pending.take_changes_at(index) {
             let outcome = if proposed == (EntryId { term, index }) || mutant!("other-entry-is-done") {
-                outcome_of(applied)
+                match applied {
+                    Applied::Changed { version } => Outcome::Changed { version: *version },
+                    Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),
+                    Applied::SessionOpened { session, idle_ms } => {
+                        Outcome::SessionOpened { session: *session, idle_ms: *idle_ms }
+                    }
+                    Applied::SessionDone => Outcome::SessionDone,
+                    Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
+                }
             } else {
                 mark!("node-applies-another-entry-instead");
                 self.not_leader(asker.origin)
@@ -552,18 +560,5 @@ impl<D: Disk> Node<D> {
         for answer in self.forwarder.give_all_up() {
             self.tell_client(answer, net);
         }
-    }
-}
-
-/// What a client is told of its change.
-pub(super) fn outcome_of(applied: &Applied) -> Outcome {
-    match applied {
-        Applied::Changed { version } => Outcome::Changed { version: *version },
-        Applied::Refused(refusal) => Outcome::Refused(refusal.clone()),
-        Applied::SessionOpened { session, idle_ms } => {
-            Outcome::SessionOpened { session: *session, idle_ms: *idle_ms }
-        }
-        Applied::SessionDone => Outcome::SessionDone,
-        Applied::Nothing => unreachable!("nobody waits for an entry without a command"),
     }
 }

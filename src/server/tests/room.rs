@@ -1,7 +1,5 @@
 //! Disks that are full: what is refused, who leads, what goes on, and that all of it ends by itself.
 
-use fsd_wire::Sequence;
-
 use super::*;
 use crate::mapping::Disk;
 
@@ -128,28 +126,6 @@ fn while_room_is_short_writes_are_refused_and_all_else_goes_on() {
     cluster.pass_seconds(1);
     let write = cluster.write("f", 0);
     assert!(matches!(cluster.ask(leader, write), Outcome::Changed { .. }));
-}
-
-#[test]
-fn what_was_made_while_there_was_room_is_told_again_without_any() {
-    let (mut cluster, leader) = Cluster::that_knows_its_room(1);
-    let open = cluster.request(Operation::OpenSession);
-    let Outcome::SessionOpened { session, .. } = cluster.ask(leader, open) else { panic!("not opened") };
-    let write = |cluster: &mut Cluster, sequence: u64| {
-        let operation = Change::Write { expiry_seconds: 0 };
-        let command = Command { operation, name: "f".into(), contents: Bytes::new() }.encode();
-        let (sequence, acknowledged) = (Sequence(sequence), Sequence(0));
-        let change = cluster.request(Operation::SessionChange { session, sequence, acknowledged, command });
-        cluster.ask(leader, change)
-    };
-    let made = write(&mut cluster, 1);
-    assert!(matches!(made, Outcome::Changed { .. }));
-    cluster.leave_room(leader, SEGMENT_BYTES);
-    assert_eq!(write(&mut cluster, 1), made, "its reply may have been lost");
-    assert_eq!(write(&mut cluster, 2), full(leader));
-    cluster.make_room(leader);
-    cluster.pass_seconds(1);
-    assert!(matches!(write(&mut cluster, 2), Outcome::Changed { .. }));
 }
 
 #[test]
