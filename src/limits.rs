@@ -132,7 +132,7 @@ pub const CLEANED_SHARE_MAX_OF_1024: u64 = 768;
 pub const FILES_LOOKED_AT_PER_TURN: usize = 4096;
 /// Files of which the place is changed in one turn.
 pub const FILES_MOVED_PER_TURN: usize = 1024;
-/// Bytes that are copied out of segments, and flushed, at a time: the log's own flushes wait behind no more.
+/// Bytes that are copied out of segments in one job of the helper's, behind which its other jobs wait.
 pub const COPIED_BYTES: usize = 256 * 1024;
 /// The same while the data directory takes more than it may: then room comes first.
 pub const COPIED_BYTES_LATE: usize = 8 * 1024 * 1024;

@@ -562,7 +562,7 @@ impl MappedFile for FileOfDisk {
     fn write_out(&mut self, offset: u64, len_bytes: u64) -> io::Result<()> {
         match &self.access {
             Access::Mapped { file: Some(file), .. } => write_out(file, offset, len_bytes),
-            _ => panic!("a flush of a file that is only read"),
+            _ => panic!("writing out a file that is only read"),
         }
     }
 
