@@ -1,7 +1,6 @@
 //! A cluster of real daemons on loopback.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,14 +8,13 @@ use std::time::Duration;
 use fsclient::{Client, NodeReport, NodeRole, NodeStatus};
 use tempfile::TempDir;
 
+use super::ports::ReservedPort;
 use super::processes::Node;
 use super::text::TextClient;
 use super::{PATIENCE, wait_for, wait_until};
 
 /// Clusters that run at the same time in one test binary: each is up to seven processes, and machines are small.
 const CLUSTERS_MAX: usize = 2;
-/// New picks of ports when another process took one between the pick and its use.
-const PORT_PICKS_MAX: u32 = 5;
 /// Lines of each node's output shown when a test fails.
 const OUTPUT_LINES_SHOWN: usize = 60;
 /// A client's time for a request, and for one node.
@@ -66,6 +64,7 @@ pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) settings: Settings,
     directory: TempDir,
+    _ports: Vec<ReservedPort>,
     _permit: Permit,
 }
 
@@ -82,52 +81,23 @@ impl TestCluster {
 
     /// Starts the nodes one after the other, as `order` says.
     pub(crate) fn start_in_order(count: u32, settings: Settings, order: &[usize]) -> Self {
-        let mut permit = Permit::take();
-        for _ in 0..PORT_PICKS_MAX {
-            let mut cluster = Self::prepare_with_permit(count, settings.clone(), permit);
-            for &n in order {
-                cluster.nodes[n].launch();
-            }
-            if cluster.all_are_ready() {
-                cluster.wait_for_leader();
-                return cluster;
-            }
-            permit = cluster.give_back();
-        }
-        panic!("no free ports in {PORT_PICKS_MAX} picks");
+        let mut cluster = Self::prepare(count, settings);
+        cluster.launch(order);
+        cluster.wait_for_leader();
+        cluster
     }
 
     /// Writes the configurations and starts nothing.
     pub(crate) fn prepare(count: u32, settings: Settings) -> Self {
-        Self::prepare_with_permit(count, settings, Permit::take())
-    }
-
-    fn prepare_with_permit(count: u32, settings: Settings, permit: Permit) -> Self {
+        let permit = Permit::take();
         let directory = tempfile::Builder::new().prefix("fsd-test-").tempdir().unwrap();
-        let ports = free_ports(count as usize * 4);
+        let ports: Vec<ReservedPort> = (0..count * 4).map(|_| ReservedPort::pick()).collect();
         let nodes: Vec<Node> =
             ports.chunks(4).zip(1..).map(|(ports, id)| Node::new(id, directory.path(), ports)).collect();
         for node in &nodes {
             node.write_conf(&conf(&nodes, node, &settings));
         }
-        Self { nodes, settings, directory, _permit: permit }
-    }
-
-    /// Waits until every node answers. False if one ended because another process has its port.
-    fn all_are_ready(&mut self) -> bool {
-        let client = self.client();
-        let ready = wait_for(PATIENCE, || {
-            if self.nodes.iter_mut().any(lost_its_port) {
-                return Some(false);
-            }
-            client.status().iter().all(|report| report.status.is_ok()).then_some(true)
-        });
-        ready.unwrap_or_else(|| panic!("not all nodes answer: {:?}", client.status()))
-    }
-
-    fn give_back(mut self) -> Permit {
-        self.nodes.clear();
-        std::mem::replace(&mut self._permit, Permit { held: false })
+        Self { nodes, settings, directory, _ports: ports, _permit: permit }
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -228,9 +198,8 @@ impl TestCluster {
             let client = self.client_of(&[*n]);
             let node = &mut self.nodes[*n];
             wait_until(PATIENCE, &format!("node {} answers", node.id), || {
-                if lost_its_port(node) {
-                    // Another process borrowed the port while the node was down; it will give it back.
-                    node.launch();
+                if let Some(status) = node.take_exit() {
+                    panic!("node {} ended with {status}:\n{}", node.id, node.output());
                 }
                 client.status()[0].status.is_ok()
             });
@@ -315,35 +284,9 @@ fn conf(nodes: &[Node], node: &Node, settings: &Settings) -> String {
     text
 }
 
-/// Ports that the system has just given out, all different. Another process may take one before its node does;
-/// then the node says so and the pick is made again.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
-/// Whether the node ended because its port is in use. Any other end is the test's failure.
-fn lost_its_port(node: &mut Node) -> bool {
-    match node.take_exit() {
-        None => false,
-        Some(_)
-            if node
-                .output()
-                .lines()
-                .next_back()
-                .is_some_and(|line| line.contains("Address already in use")) =>
-        {
-            true
-        }
-        Some(status) => panic!("node {} ended with {status}:\n{}", node.id, node.output()),
-    }
-}
-
 /// The right to run a cluster; given back when dropped.
 #[derive(Debug)]
-struct Permit {
-    held: bool,
-}
+struct Permit;
 
 static CLUSTERS_RUNNING: Mutex<usize> = Mutex::new(0);
 static CLUSTER_ENDED: Condvar = Condvar::new();
@@ -353,16 +296,14 @@ impl Permit {
         let running = |count: &mut usize| *count >= CLUSTERS_MAX;
         let mut count = CLUSTER_ENDED.wait_while(clusters_running(), running).unwrap();
         *count += 1;
-        Self { held: true }
+        Self
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.held {
-            *clusters_running() -= 1;
-            CLUSTER_ENDED.notify_one();
-        }
+        *clusters_running() -= 1;
+        CLUSTER_ENDED.notify_one();
     }
 }
 

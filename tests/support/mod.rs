@@ -10,6 +10,7 @@ mod compare;
 pub(crate) mod http;
 mod ledger;
 mod mount;
+mod ports;
 mod processes;
 mod proxy;
 mod text;

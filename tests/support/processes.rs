@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use super::ports::ReservedPort;
 use super::{PATIENCE, wait_for, wait_until};
 
 /// A node of a test's cluster, running or not.
@@ -31,8 +32,8 @@ pub(crate) fn daemon(arguments: &[&str]) -> Command {
 }
 
 impl Node {
-    pub(crate) fn new(id: u32, directory: &Path, ports: &[u16]) -> Self {
-        let [peer, client, text, http] = [0, 1, 2, 3].map(|n| format!("127.0.0.1:{}", ports[n]));
+    pub(crate) fn new(id: u32, directory: &Path, ports: &[ReservedPort]) -> Self {
+        let [peer, client, text, http] = [0, 1, 2, 3].map(|n| format!("127.0.0.1:{}", ports[n].number()));
         Self {
             id,
             conf: directory.join(format!("node{id}.conf")),
