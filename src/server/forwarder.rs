@@ -46,11 +46,12 @@ pub(super) struct Forwarder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Session {
     None,
-    /// This request opens one.
+    /// This request opens one; it is late once a round has ended.
     Opening {
         ticket: u64,
+        is_late: bool,
     },
-    /// The last attempt came to nothing: not again before [`Forwarder::retry`].
+    /// The last attempt came to nothing: not again in this round.
     Paused,
     Open(SessionId),
 }
@@ -63,6 +64,11 @@ struct Change {
     numbered: Option<(SessionId, Sequence)>,
     /// Attempts that may have come through, or may yet.
     open_attempts: u32,
+    /// Rounds that the last attempt is still waited for.
+    waits: u32,
+    /// Rounds that the next one is waited for: twice as many each time. A leader that is slow gets no more to do by
+    /// that than it has time for.
+    patience: u32,
 }
 
 impl Forwarder {
@@ -89,7 +95,10 @@ impl Forwarder {
     pub(super) fn add(&mut self, asker: Asker, command: &Payload) {
         let command = Payload::from(Bytes::from(command.parts().map(|part| &part[..]).concat()));
         let ticket = self.draw_ticket();
-        self.changes.insert(ticket, Change { asker, command, numbered: None, open_attempts: 0 });
+        self.changes.insert(
+            ticket,
+            Change { asker, command, numbered: None, open_attempts: 0, waits: 0, patience: 1 },
+        );
         self.unsent.insert(ticket);
     }
 
@@ -109,7 +118,7 @@ impl Forwarder {
             mark!("forwarder-goes-another-way", !self.changes.is_empty() && path.is_some());
             mark!("forwarder-loses-its-way", !self.changes.is_empty() && path.is_none());
             self.path = path;
-            self.retry();
+            self.begin_anew();
         }
         if path.is_none() || self.unsent.is_empty() {
             return Vec::new();
@@ -118,25 +127,33 @@ impl Forwarder {
             Session::Opening { .. } | Session::Paused => Vec::new(),
             Session::None => {
                 let ticket = self.draw_ticket();
-                self.session = Session::Opening { ticket };
+                self.session = Session::Opening { ticket, is_late: false };
                 vec![request(ticket, Operation::OpenSession)]
             }
             Session::Open(session) => self.take_changes(session),
         }
     }
 
-    /// Nothing came back for a while: all is to be sent again.
-    pub(super) fn retry(&mut self) {
-        self.unsent.extend(self.changes.keys());
-        self.sent_bytes = 0;
-        if matches!(self.session, Session::Opening { .. } | Session::Paused) {
-            self.session = Session::None;
+    /// Ends a round, of which each takes as long as an answer may: what nothing came back for is to be sent again.
+    pub(super) fn end_round(&mut self) {
+        for (ticket, change) in &mut self.changes {
+            if change.waits > 0 {
+                change.waits -= 1;
+            } else if self.unsent.insert(*ticket) {
+                mark!("forwarder-hears-nothing");
+                self.sent_bytes -= change.command.len();
+            }
+        }
+        match &mut self.session {
+            Session::Opening { is_late, .. } if !*is_late => *is_late = true,
+            Session::Opening { .. } | Session::Paused => self.session = Session::None,
+            Session::None | Session::Open(_) => {}
         }
     }
 
     /// Takes in an answer of a leader. Returns what a client is to be told, if that is known now.
     pub(super) fn answer(&mut self, ticket: u64, outcome: Outcome) -> Option<Answer> {
-        if self.session == (Session::Opening { ticket }) {
+        if matches!(self.session, Session::Opening { ticket: opening, .. } if opening == ticket) {
             self.session = match outcome {
                 Outcome::SessionOpened { session, .. } => {
                     self.next_sequence = Sequence(1);
@@ -160,6 +177,7 @@ impl Forwarder {
             // Nobody can know yet. It is sent again.
             Refusal::Unknown => {
                 mark!("forwarder-learns-nothing");
+                change.waits = 0;
                 None
             }
             // This attempt did nothing; the others are as open as before.
@@ -167,6 +185,7 @@ impl Forwarder {
                 mark!("forwarder-asks-who-does-not-lead", change.open_attempts <= 1);
                 mark!("forwarder-asks-who-does-not-lead-again", change.open_attempts > 1);
                 change.open_attempts = change.open_attempts.saturating_sub(1);
+                change.waits = 0;
                 if mutant!("not-leader-is-the-whole") {
                     return self.finish(ticket, Outcome::Refused(Refusal::NoLeader));
                 }
@@ -179,6 +198,7 @@ impl Forwarder {
                 if change.open_attempts == 0 || mutant!("busy-is-the-whole") {
                     self.finish(ticket, outcome)
                 } else {
+                    change.waits = 0;
                     None
                 }
             }
@@ -209,6 +229,16 @@ impl Forwarder {
     pub(super) fn give_all_up(&mut self) -> Vec<Answer> {
         let tickets: Vec<u64> = self.changes.keys().copied().collect();
         tickets.into_iter().filter_map(|ticket| self.give_up(ticket)).collect()
+    }
+
+    /// There is another way, on which nothing has been sent yet.
+    fn begin_anew(&mut self) {
+        self.unsent.extend(self.changes.keys());
+        self.sent_bytes = 0;
+        self.changes.values_mut().for_each(|change| change.patience = 1);
+        if matches!(self.session, Session::Opening { .. } | Session::Paused) {
+            self.session = Session::None;
+        }
     }
 
     fn draw_ticket(&mut self) -> u64 {
@@ -246,6 +276,8 @@ impl Forwarder {
             (present, sequence)
         });
         change.open_attempts += 1;
+        change.waits = change.patience;
+        change.patience = change.patience.saturating_mul(2);
         let command = change.command.clone();
         let acknowledged = Sequence(self.first_sequence_of(session).0 - 1);
         request(ticket, Operation::SessionChange { session, sequence, acknowledged, command })

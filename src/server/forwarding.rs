@@ -38,16 +38,14 @@ impl<D: Disk> Node<D> {
             }
         }
         if self.forward_alarm.is_none() && !self.forwarder.is_empty() {
-            let alarm = self.wheel.insert(now_ms + limits::FORWARD_RETRY_MS, Timer::Forward);
+            let alarm = self.wheel.insert(now_ms + limits::FORWARD_ROUND_MS, Timer::Forward);
             self.forward_alarm = Some(alarm);
         }
     }
 
-    /// Nothing may have come back for a while.
-    pub(super) fn retry_forwarded(&mut self) {
+    pub(super) fn end_round_of_forwarder(&mut self) {
         self.forward_alarm = None;
-        mark!("forwarder-hears-nothing", !self.forwarder.is_empty());
-        self.forwarder.retry();
+        self.forwarder.end_round();
     }
 
     /// A peer passes a request of its clients on.
@@ -83,6 +81,12 @@ impl<D: Disk> Node<D> {
 
     pub(super) fn tell_client(&mut self, (asker, outcome): Answer, net: &mut impl Network) {
         self.settle(asker, outcome, net);
+    }
+
+    /// How many changes of its clients this node has passed on, or will, that are not answered.
+    #[must_use]
+    pub fn changes_passed_on(&self) -> usize {
+        self.forwarder.len()
     }
 
     fn path_to_leader(&self) -> Option<Path> {

@@ -356,7 +356,7 @@ impl<D: Disk> Node<D> {
         page.sample(&[("kind", "change")], self.pending.changes() as u64);
         page.sample(&[("kind", "read")], self.pending.reads() as u64);
         page.value(&definitions::READS_WAITING_MAX, limits::READS_WAITING_MAX as u64);
-        page.value(&definitions::FORWARDED_CHANGES, self.forwarder.len() as u64);
+        page.value(&definitions::FORWARDED_CHANGES, self.changes_passed_on() as u64);
     }
 }
 

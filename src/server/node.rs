@@ -345,7 +345,7 @@ impl<D: Disk> Node<D> {
             Timer::Request(RequestKey::Forwarded(ticket)) => self.give_forwarded_up(ticket, net),
             Timer::Request(RequestKey::Backup(number)) => self.put_backup_off(number, net),
             Timer::Request(key) => self.give_up(key, net),
-            Timer::Forward => self.retry_forwarded(),
+            Timer::Forward => self.end_round_of_forwarder(),
             Timer::Readiness(number) => self.give_up_readiness(number, net),
             Timer::Backups => self.watch_over_backups(now_ms, net),
             Timer::Expiry => {

@@ -121,8 +121,37 @@ fn what_may_be_lost_is_sent_again_with_its_number() {
     assert_eq!(test.told(b, refused(Refusal::Unknown)), None);
     assert_eq!(test.told(a, changed(2)), Some(changed(2)));
     assert!(test.take(path(3, 2)).is_empty(), "not at once");
-    test.forwarder.retry();
+    test.forwarder.end_round();
     assert_eq!(test.numbers(path(3, 2)), [[b, 7, 3, 2]]);
+}
+
+#[test]
+fn what_is_not_answered_is_sent_again_after_ever_more_rounds() {
+    let mut test = Test::with_session(7);
+    let [a, b] = [test.add(1), test.add(limits::FORWARDED_BYTES_MAX - 2)];
+    assert_eq!(test.take(path(2, 1)).len(), 2);
+    let mut sent_after = Vec::new();
+    for round in 1..=16 {
+        test.forwarder.end_round();
+        match &test.numbers(path(2, 1))[..] {
+            [] => {}
+            [[first, ..], [second, ..]] if [*first, *second] == [a, b] => sent_after.push(round),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sent_after, [2, 5, 10], "one whole round, two, four");
+    // What is under way is counted once, however often it was sent.
+    let c = test.add(1);
+    assert_eq!(test.numbers(path(2, 1))[0][0], c);
+    let d = test.add(1);
+    assert!(test.take(path(2, 1)).is_empty(), "a byte too many");
+    // Another way knows nothing of the waits on this one.
+    assert_eq!(test.take(path(2, 2)).len(), 3);
+    test.forwarder.end_round();
+    assert!(test.told(a, changed(2)).is_some());
+    assert_eq!(test.numbers(path(2, 2))[0][0], d);
+    test.forwarder.end_round();
+    assert_eq!(test.numbers(path(2, 2)).iter().map(|[ticket, ..]| *ticket).collect::<Vec<_>>(), [b, c]);
 }
 
 #[test]
@@ -177,7 +206,7 @@ fn when_the_session_is_gone_a_first_attempt_goes_into_the_next_one() {
     assert_eq!(test.told(open[0].id.0, opened(20)), None);
     assert_eq!(test.numbers(path(3, 2)), [[late, 20, 1, 0]]);
     // Sent twice in the old session, it stays there; what it learns does not end the new one.
-    test.forwarder.retry();
+    (0..3).for_each(|_| test.forwarder.end_round());
     let [of_old, of_new] = test.numbers(path(3, 2))[..] else { panic!("two") };
     assert_eq!((of_old[..3].to_vec(), of_new), (vec![new, 7, 3], [late, 20, 1, 0]));
     assert_eq!(test.told(new, gone()), Some(refused(Refusal::Unknown)));
@@ -211,7 +240,7 @@ fn a_session_that_cannot_be_opened_is_tried_again_later() {
     let open = test.take(path(2, 1));
     assert_eq!(test.told(open[0].id.0, refused(Refusal::Busy)), None);
     assert!(test.take(path(2, 1)).is_empty(), "not at once");
-    test.forwarder.retry();
+    test.forwarder.end_round();
     let again = test.take(path(2, 1));
     assert_ne!(again[0].id, open[0].id);
     // What comes late opens nothing: that session ends by itself.

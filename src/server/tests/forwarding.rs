@@ -78,7 +78,7 @@ fn what_is_lost_on_the_way_is_sent_again_and_takes_effect_once() {
         cluster.pass(2 * HEARTBEAT_MS);
         assert_eq!(cluster.revision(leader).0, if lost == "replies" { 3 } else { 2 });
         assert!(cluster.replies(follower).is_empty(), "nobody knows");
-        cluster.pass(limits::FORWARD_RETRY_MS);
+        cluster.pass(2 * limits::FORWARD_ROUND_MS);
         assert_eq!(cluster.replies(follower), [version(3)], "{lost} were lost");
         // What was lost comes after all.
         cluster.in_flight = held;
@@ -103,7 +103,7 @@ fn a_change_that_the_old_leader_made_is_not_made_again_by_the_new_one() {
     while cluster.leader_among(&others).is_none() {
         cluster.pass_among(&others, 1);
     }
-    cluster.pass_among(&others, limits::FORWARD_RETRY_MS);
+    cluster.pass_among(&others, 2 * limits::FORWARD_ROUND_MS);
     assert_eq!(cluster.replies(follower), [version(2)]);
     assert!(others.iter().all(|node| cluster.revision(*node) == Version(2)));
 }
@@ -124,7 +124,7 @@ fn a_change_that_a_leader_lost_with_its_place_is_made_by_the_next_one() {
         cluster.pass_among(&others, 1);
     }
     assert!(cluster.replies(old).is_empty());
-    cluster.pass(limits::FORWARD_RETRY_MS);
+    cluster.pass(2 * limits::FORWARD_ROUND_MS);
     assert_eq!(cluster.replies(old), [version(3)], "no redirect, no doubt");
     cluster.pass(2 * HEARTBEAT_MS);
     assert!((1..=3).all(|node| cluster.revision(node) == Version(3)));

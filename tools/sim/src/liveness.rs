@@ -48,6 +48,7 @@ impl Simulation {
         }
         let mut until_us = self.now_us + bound_us;
         let (healed_us, committed, longest) = (self.now_us, self.witness.committed(), self.longest_log());
+        let held = self.changes_passed_on();
         let mut progress = 0;
         while !self.is_settled() {
             if self.schedule.next_time_us().is_none_or(|time_us| time_us > until_us) {
@@ -55,7 +56,7 @@ impl Simulation {
                 return Err(format!("no order {after_ms} ms after the faults: {}", self.describe()));
             }
             self.next_event()?;
-            let progress_now = self.progress(committed, &longest);
+            let progress_now = self.progress(committed, &longest, held);
             if progress_now > progress {
                 progress = progress_now;
                 until_us = until_us.max(self.now_us + progress_us);
@@ -118,15 +119,20 @@ impl Simulation {
 
     /// How many of the entries that were committed when the faults ended have been applied since, over all nodes, and
     /// how many of the log that was the longest then they hold: before any can be applied, those of earlier terms must
-    /// be there. What elections add is no progress, or a cluster that elects for ever would make some.
-    fn progress(&self, committed: LogIndex, longest: &LogShape) -> u64 {
+    /// be there. What nodes hold of their clients' changes goes into the log now: each that is answered is progress too.
+    /// What elections and repetitions add is none, or a cluster that elects or repeats for ever would make some.
+    fn progress(&self, committed: LogIndex, longest: &LogShape, held: usize) -> u64 {
         let nodes = self.core().filter_map(|process| process.node.as_ref());
         let of_node = |node: &Node<SimulatedDisk>| {
             let last = node.raft().last_index().min(longest.last);
             let is_same = node.raft().term_at(last) == longest.term_at(last);
             node.store().last_applied().min(committed).0 + if is_same { last.0 } else { 0 }
         };
-        nodes.map(of_node).sum()
+        nodes.map(of_node).sum::<u64>() + held.saturating_sub(self.changes_passed_on()) as u64
+    }
+
+    fn changes_passed_on(&self) -> usize {
+        self.core().filter_map(|process| process.node.as_ref()).map(Node::changes_passed_on).sum()
     }
 
     fn is_settled(&self) -> bool {
