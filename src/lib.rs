@@ -1,5 +1,6 @@
 //! `fsd`, a replicated, strongly consistent file server. `ARCHITECTURE.md` is the map.
 
+mod allowance;
 mod clock;
 pub mod config;
 pub mod demo;

@@ -144,8 +144,8 @@ pub const PACED_GROWTH_MS: u64 = 1000;
 pub const PACED_WHILE_BROKEN: u64 = 4;
 /// Bytes that a turn reads from one connection meanwhile.
 pub const PACED_TURN_BYTES: usize = 256 * 1024;
-/// A follower that is under such pressure waits for its helper with each turn, but no longer than this, and no longer than half
-/// the time between two heartbeats.
+/// A follower that is under such pressure, and is sent more than that, waits for its helper with each turn, but no longer than
+/// this, and no longer than half the time between two heartbeats.
 pub const PACED_WAIT_MS_MAX: u64 = 20;
 /// The log's next segment, if it breaks the promise, is made when no more than this share of the present one is left.
 pub const LATE_SEGMENT_AT_SHARE: u64 = 8;

@@ -40,6 +40,7 @@ const ROOMS: &[Room] = &[
     // Planted bugs, of which nothing is left without their feature.
     Room { path: "src/mutants.rs", ours: Ours::Only(&["mutants"]), crates: Some(&[]) },
     Room { path: "src/metrics", ours: Ours::Only(&["metrics"]), crates: Some(&[]) },
+    Room { path: "src/allowance.rs", ours: Ours::Only(&[]), crates: Some(&[]) },
     Room { path: "src/timer_wheel.rs", ours: Ours::Only(&["limits"]), crates: Some(&["slab"]) },
     Room {
         path: "src/mapping.rs",
@@ -85,6 +86,7 @@ const PURE_ROOMS: &[&str] = &[
     "src/file_store",
     "src/metrics",
     "src/timer_wheel.rs",
+    "src/allowance.rs",
     "src/simulated_disk.rs",
 ];
 const IMPURE: &[&str] = &[

@@ -388,7 +388,7 @@ impl Net {
         }
         self.pacer.took(self.request_bytes_in_turn);
         if self.request_bytes_max < limits::REQUEST_BYTES_PER_TURN_MAX {
-            self.pacer.held = put_off;
+            self.pacer.hold(put_off);
         } else {
             put_off.append(&mut self.to_read);
             self.to_read = put_off;

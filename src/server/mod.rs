@@ -196,7 +196,7 @@ pub fn run(config: &Config, parent: Option<OwnedFd>) -> Result<(), Fault> {
         }
         exchange_jobs(&clock, &mut node, &mut helper)?;
         let now_ms = clock.now_ms();
-        net.pace(now_ms, node.pace(now_ms).map(|pace| pace.bytes_per_ms));
+        net.pace(now_ms, node.pace(now_ms));
         metrics_page.turned(clock.now_us() - turn_began_us);
         if node.is_stopped() {
             // The last replies are written, unless their clients do not take them.
@@ -242,9 +242,8 @@ fn exchange_jobs(
     node: &mut Node<FileDisk>,
     helper: &mut Helper<FileDisk>,
 ) -> Result<(), Fault> {
-    let wait_ms = |node: &Node<FileDisk>, now_ms| node.pace(now_ms).map_or(0, |pace| pace.wait_ms);
     let began_ms = clock.now_ms();
-    let wait_until_ms = began_ms + wait_ms(node, began_ms);
+    let wait_until_ms = began_ms + node.wait_for_helper_ms(began_ms);
     loop {
         while let Some(done) = helper.take() {
             node.job_done(done)?;
@@ -253,7 +252,7 @@ fn exchange_jobs(
             helper.hand_over(job);
         }
         let now_ms = clock.now_ms();
-        if now_ms >= wait_until_ms || wait_ms(node, now_ms) == 0 {
+        if now_ms >= wait_until_ms || node.wait_for_helper_ms(now_ms) == 0 {
             return Ok(());
         }
         if let Some(done) = helper.wait(wait_until_ms - now_ms) {

@@ -18,6 +18,7 @@ use super::forwarder::Forwarder;
 use super::hellos::identity_of;
 use super::housekeeping::Housekeeping;
 use super::measurements::Measurements;
+use super::pace::FollowerPace;
 use super::pending::{Asker, Origin, Pending, RequestKey};
 use super::readiness::Readiness;
 use super::room::Room;
@@ -107,6 +108,7 @@ pub struct Node<D: Disk> {
     pub(super) readiness: Readiness,
     pub(super) forwarder: Forwarder,
     pub(super) forward_alarm: Option<TimerId>,
+    pub(super) follower_pace: FollowerPace,
     /// The peers to which there is an open connection, and which one that is.
     pub(super) connected: BTreeMap<NodeId, u64>,
     pub(super) connections: u64,
@@ -171,6 +173,7 @@ impl<D: Disk> Node<D> {
             pending: Pending::default(),
             readiness: Readiness::default(),
             forwarder: Forwarder::new(first_ticket),
+            follower_pace: FollowerPace::default(),
             forward_alarm: None,
             connected: BTreeMap::new(),
             connections: 0,

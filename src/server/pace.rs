@@ -10,29 +10,30 @@
 //! * a store that is being sent: what lies behind it in the log stays until it is there.
 //!
 //! A node that is pressed by its own disk takes clients' requests at a pace ([`Net::pace`](crate::net::Net::pace)). A follower
-//! also takes what its leader sends more slowly, by waiting for its helper; then it lags, and its leader is pressed.
+//! takes what its leader sends at that pace too, by waiting for its helper; then it lags, and its leader is pressed. Who
+//! writes less than that does not wait, neither there nor here.
 
 use super::cleaning::Space;
 use super::node::Node;
+use crate::allowance::Allowance;
 use crate::limits;
 use crate::mapping::Disk;
 
-/// How fast a node takes more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Of clients' requests, in each millisecond.
-    pub bytes_per_ms: u64,
-    /// How long the loop is to wait for the helper with each turn.
-    pub wait_ms: u64,
+/// What a follower has taken of its leader's entries, and may take.
+#[derive(Debug, Default)]
+pub(super) struct FollowerPace {
+    allowance: Allowance,
+    /// Bytes of the log that are accounted for.
+    appended_bytes: u64,
 }
 
 /// Pressure is counted in these parts.
 const FULL_PRESSURE: i64 = 1024;
 
 impl<D: Disk> Node<D> {
-    /// How fast the node takes more, if not as fast as it can.
+    /// How many bytes of clients' requests the node takes in each millisecond, if not as many as come.
     #[must_use]
-    pub fn pace(&self, now_ms: u64) -> Option<Pace> {
+    pub fn pace(&self, now_ms: u64) -> Option<u64> {
         // What a store that is coming takes is no client's.
         if self.catch_up.is_receiving() {
             return None;
@@ -47,11 +48,22 @@ impl<D: Disk> Node<D> {
         let is_broken = by_space > 0 && room_bytes <= 0;
         let full_ms = if is_broken { limits::PACED_WHILE_BROKEN } else { 1 } * limits::PACED_GROWTH_MS;
         let pressure = if is_broken { full } else { pressure };
-        let bytes_per_ms = self.growth_bytes() * full * full / (pressure * pressure) / full_ms;
+        Some((self.growth_bytes() * full * full / (pressure * pressure) / full_ms).max(1))
+    }
+
+    /// How long the loop is to wait for the helper now, for what was taken of the leader: until housekeeping has got on, or so
+    /// long that the leader's entries are not taken faster than clients' requests would be.
+    pub fn wait_for_helper_ms(&mut self, now_ms: u64) -> u64 {
         let may_wait = self.housekeeping.is_working() && !self.raft.is_leader();
-        let full_wait_ms = limits::PACED_WAIT_MS_MAX.min(self.config.heartbeat_ms / 2);
-        let wait_ms = if may_wait { full_wait_ms * by_space as u64 / full } else { 0 };
-        Some(Pace { bytes_per_ms: bytes_per_ms.max(1), wait_ms })
+        let bytes_per_ms = self.pace(now_ms).filter(|_| may_wait);
+        let FollowerPace { allowance, appended_bytes } = &mut self.follower_pace;
+        allowance.took(self.log.appended_bytes() - *appended_bytes);
+        *appended_bytes = self.log.appended_bytes();
+        allowance.set(now_ms, bytes_per_ms);
+        if allowance.left(now_ms).is_none_or(|left| left > 0) {
+            return 0;
+        }
+        allowance.wait_ms().min(limits::PACED_WAIT_MS_MAX).min(self.config.heartbeat_ms / 2)
     }
 
     fn pressure_by_space(&self, room_bytes: i64) -> i64 {

@@ -13,8 +13,12 @@ fn clients_wait_at_a_pace_and_peers_do_not() {
     harness.until("both are accepted", |harness| harness.net.clients == 2);
     harness.settle();
 
-    // A request counts for more than a byte: at this pace, one is taken in so many milliseconds.
+    // A request counts for more than all that may add up at this pace: the first is taken at once, and then one now and then.
     harness.net.pace(harness.now_ms, Some(1));
+    clients[0].send_bytes(b"read a\r\n");
+    let at_once = harness.request();
+    harness.answer(at_once, not_found());
+    clients[0].text(&mut harness, "ERR_FILE_NOT_FOUND\r\n");
     for client in &mut clients {
         client.send_bytes(b"read a\r\n");
     }
@@ -25,7 +29,7 @@ fn clients_wait_at_a_pace_and_peers_do_not() {
     harness.settle();
     assert!(harness.events.is_empty(), "{:?}", harness.events);
 
-    harness.now_ms += 1;
+    harness.now_ms += 10_000;
     let first = harness.request();
     harness.settle();
     assert!(harness.events.is_empty(), "{:?}", harness.events);

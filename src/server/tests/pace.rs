@@ -48,7 +48,7 @@ impl Slow {
 
     fn pace(&self) -> Option<u64> {
         let node = &self.cluster.members[&NodeId(self.leader)].node;
-        node.pace(self.cluster.now_ms).map(|pace| pace.bytes_per_ms)
+        node.pace(self.cluster.now_ms)
     }
 }
 
@@ -91,4 +91,34 @@ fn nobody_waits_for_a_follower_that_says_nothing() {
         slow.pass(Vec::new(), 0);
     }
     assert_eq!(slow.pace(), None);
+}
+
+#[test]
+fn a_follower_waits_for_what_it_takes_beyond_its_pace() {
+    let mut slow = Slow::new();
+    let (leader, follower) = (NodeId(slow.leader), NodeId(slow.slow));
+    let (mut jobs, mut waits_ms) = (Vec::new(), Vec::new());
+    for number in 0..2 * SEGMENT_BYTES as u32 / FILE_BYTES as u32 {
+        let write = slow.write(number);
+        slow.pass(vec![write], usize::MAX);
+        let now_ms = slow.cluster.now_ms;
+        for id in [leader, follower] {
+            // The helpers never get on.
+            let node = &mut slow.cluster.members.get_mut(&id).expect("a member").node;
+            jobs.extend(node.next_job().expect("a good disk"));
+            let wait_ms = node.wait_for_helper_ms(now_ms);
+            if id == leader || node.pace(now_ms).is_none_or(|pace| pace > 2 * FILE_BYTES as u64) {
+                assert_eq!(wait_ms, 0, "write {number} at node {id}");
+            } else {
+                waits_ms.push(wait_ms);
+            }
+        }
+    }
+    assert!(waits_ms.is_sorted(), "the later the checkpoint is, the longer: {waits_ms:?}");
+    assert_eq!(waits_ms.last(), Some(&limits::PACED_WAIT_MS_MAX.min(HEARTBEAT_MS / 2)), "{waits_ms:?}");
+    // Its pace is as slow as before, but nothing comes.
+    let node = &mut slow.cluster.members.get_mut(&follower).expect("a member").node;
+    let later_ms = slow.cluster.now_ms + 100;
+    assert!(node.pace(later_ms).is_some());
+    assert_eq!(node.wait_for_helper_ms(later_ms), 0);
 }

@@ -214,7 +214,7 @@ fn clients_that_are_faster_than_the_helper_are_slowed_down_in_time() {
         paced_turns += u32::from(pace.is_some());
         let may_take_bytes = SEGMENT_BYTES / 10;
         credit_bytes = match pace {
-            Some(pace) => (credit_bytes + pace.bytes_per_ms as i64).min(may_take_bytes as i64),
+            Some(bytes_per_ms) => (credit_bytes + bytes_per_ms as i64).min(may_take_bytes as i64),
             None => may_take_bytes as i64,
         };
         let mut events = Vec::new();
