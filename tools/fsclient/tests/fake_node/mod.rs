@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fsclient::{
@@ -127,9 +127,11 @@ pub(crate) fn error_of_untaken_write(client: &mut Client) -> ClientError {
     panic!("every time an attempt was not answered");
 }
 
-/// An address at which nobody listens: bound once, and closed again.
+/// An address at which nobody listens: one of ports that the system gives to nobody who asks for any, and that no service
+/// has. One that was bound and closed again would soon be somebody else's.
 pub(crate) fn dead_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static GIVEN_OUT: AtomicU16 = AtomicU16::new(0);
+    format!("127.0.0.1:{}", GIVEN_OUT.fetch_add(1, Ordering::Relaxed) % 4 + 1)
 }
 
 impl Caller {
