@@ -235,7 +235,8 @@ pub const STAMP_INTERVAL_MS: u64 = 1000;
 pub const FORWARDED_CHANGES_MAX: usize = 512;
 /// Bytes of those, unless a single one is larger.
 pub const FORWARDED_BYTES_MAX: usize = 1024 * 1024;
-/// What was under way for the whole of such a round without an answer is passed on again, then after two more rounds, four, and so on.
+/// What was under way for the whole of such a round without an answer is passed on again, then after two more rounds, after four,
+/// and so on.
 pub const FORWARD_ROUND_MS: u64 = 1000;
 
 /// How long a request may wait, whatever its client says.
