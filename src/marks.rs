@@ -67,6 +67,7 @@ mod counted {
         "follower-gives-candidacy-up" "a candidate hears from the winner of its term";
         "follower-has-other-term" "the entry before is of another term";
         "follower-has-other-term-at-its-beginning" "and is the first one of that term";
+        "follower-is-sent-what-it-trimmed" "what a message begins behind is in the snapshot";
         "follower-log-ends-before" "the entry before is missing";
         "follower-has-entry-already" "an entry comes a second time";
         "follower-truncates" "an entry of another leader gives way";

@@ -105,6 +105,8 @@ impl Raft {
                     return AppendResult::Conflict { conflict_term, conflict_index };
                 }
             }
+        } else {
+            mark!("follower-is-sent-what-it-trimmed");
         }
         let mut left_at = None;
         for entry in &request.entries {
