@@ -53,14 +53,14 @@ impl<D: Disk> Node<D> {
 
     /// How long the loop is to wait for the helper now, for what was taken of the leader: until housekeeping has got on, or so
     /// long that the leader's entries are not taken faster than clients' requests would be.
-    pub fn wait_for_helper_ms(&mut self, now_ms: u64) -> u64 {
-        let may_wait = self.housekeeping.is_working() && !self.raft.is_leader();
-        let bytes_per_ms = self.pace(now_ms).filter(|_| may_wait);
+    pub(super) fn wait_for_helper_ms(&mut self, now_ms: u64) -> u64 {
+        let bytes_per_ms = self.pace(now_ms).filter(|_| !self.raft.is_leader());
         let FollowerPace { allowance, appended_bytes } = &mut self.follower_pace;
         allowance.took(self.log.appended_bytes() - *appended_bytes);
         *appended_bytes = self.log.appended_bytes();
         allowance.set(now_ms, bytes_per_ms);
-        if allowance.left(now_ms).is_none_or(|left| left > 0) {
+        // A helper without work gets on no sooner. What was taken meanwhile counts all the same.
+        if allowance.left(now_ms).is_none_or(|left| left > 0) || !self.housekeeping.is_working() {
             return 0;
         }
         allowance.wait_ms().min(limits::PACED_WAIT_MS_MAX).min(self.config.heartbeat_ms / 2)
