@@ -6,6 +6,13 @@
 //! so that the page cache holds it in small folios (a store into a folio of a megabyte costs a megabyte of
 //! writing at the next flush).
 //!
+//! A file that is stored once, from its beginning to its end, is not filled, and its bytes are written in large pieces: a
+//! store into a mapping that has no pages yet makes the system read ahead, and where nothing was written that is to fill
+//! megabytes with zeros, for ten milliseconds in which nothing else gets that processor, not even other threads' flushes.
+//!
+//! A large file is removed piece by piece: where a file system tells the device what is free, or has much to write about
+//! it, everybody's flushes wait for the whole of a file that is given back at once, for ten milliseconds and more.
+//!
 //! A page of a mapping that the disk cannot read ends the process with SIGBUS. That is the intended outcome of a
 //! failing disk: it is never survived.
 
@@ -13,11 +20,14 @@
 // The room of the files: everyone else goes through `Disk`.
 #![allow(clippy::disallowed_methods)]
 
+mod disk;
+mod mappings;
+
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,71 +37,8 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A directory of mapped files, by name. What changes names is durable after [`Disk::sync_directory`], what
-/// changes bytes after [`MappedFile::flush`]; before, a power failure may keep or lose each of them.
-pub trait Disk: Clone + Send + 'static {
-    /// The files in it.
-    type File: MappedFile;
-
-    /// The names in the directory, sorted.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    fn list(&self) -> io::Result<Vec<String>>;
-
-    /// Makes a file of zeros, in place of one that has this name.
-    ///
-    /// # Errors
-    /// If it cannot be made whole; then there is no file of this name.
-    fn create(&self, name: &str, len_bytes: u64) -> io::Result<Self::File>;
-
-    /// Makes a file all of which is stored once and then only read, in place of one that has this name. Its room is
-    /// reserved, so that no store meets a full disk, but nothing is written: until it was stored into and flushed it may hold
-    /// anything after a power failure.
-    ///
-    /// # Errors
-    /// If it cannot be made whole; then there is no file of this name.
-    fn create_unfilled(&self, name: &str, len_bytes: u64) -> io::Result<Self::File>;
-
-    /// Opens a file that is there.
-    ///
-    /// # Errors
-    /// If it is not, or cannot be opened.
-    fn open(&self, name: &str) -> io::Result<Self::File>;
-
-    /// Gives a file another name, in place of a file that had it.
-    ///
-    /// # Errors
-    /// If the directory cannot be changed.
-    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-
-    /// Removes a name.
-    ///
-    /// # Errors
-    /// If the directory cannot be changed.
-    fn remove(&self, name: &str) -> io::Result<()>;
-
-    /// Makes all changes of names durable.
-    ///
-    /// # Errors
-    /// If the flush failed.
-    fn sync_directory(&self) -> io::Result<()>;
-
-    /// The bytes of all files in the directory, whoever made them.
-    ///
-    /// # Errors
-    /// If the directory cannot be read.
-    fn used_bytes(&self) -> io::Result<u64>;
-
-    /// How many bytes of files may still be made.
-    ///
-    /// # Errors
-    /// If the system does not tell.
-    fn room_bytes(&self) -> io::Result<u64>;
-
-    /// How to call the file in a message to a person.
-    fn describe(&self, name: &str) -> String;
-}
+pub use disk::{Disk, MappedFile};
+use mappings::{HeldMappings, Mappings};
 
 /// Lets this process have as many files open as the system allows at most: whoever looks at a directory has all its files
 /// open at once. Where that is not enough, opening one fails and says so.
@@ -102,64 +49,15 @@ pub fn allow_many_files() {
     }
 }
 
-/// A file of fixed length whose bytes are at hand.
-pub trait MappedFile: Send + 'static {
-    /// Its length.
-    fn len_bytes(&self) -> u64;
-
-    /// Puts bytes into it; they are durable after the next flush, and may be at any time before.
-    ///
-    /// # Panics
-    /// If the range is outside the file, or the file was opened for reading or sealed.
-    fn store(&mut self, offset: u64, bytes: &[u8]);
-
-    /// Copies bytes out of it.
-    ///
-    /// # Errors
-    /// If they cannot be read.
-    ///
-    /// # Panics
-    /// If the range is outside the file.
-    fn copy_out(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
-
-    /// A range that is never stored into again, without copying it where that can be had.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    ///
-    /// # Panics
-    /// If the range is outside the file.
-    fn slice(&self, offset: u64, len_bytes: usize) -> io::Result<Bytes>;
-
-    /// Makes everything stored so far durable.
-    ///
-    /// # Errors
-    /// If the flush failed: what was stored since the last one may be lost, whatever a second flush says.
-    fn flush(&mut self) -> io::Result<()>;
-
-    /// Has the device write what was stored in a range, and waits for it, so that later flushes find less to do. That makes
-    /// nothing durable, and costs a third of what [`Self::flush`] does: no metadata is written, and no cache is emptied.
-    ///
-    /// # Errors
-    /// If it could not be written: what was stored since the last flush may be lost.
-    fn write_out(&mut self, offset: u64, len_bytes: u64) -> io::Result<()>;
-
-    /// Stores will follow, scattered over time: reading ahead of what is asked for would make them dear.
-    ///
-    /// # Errors
-    /// If the system refuses the advice.
-    fn expect_stores(&mut self) -> io::Result<()>;
-
-    /// No store and no flush will follow: gives back what only those need.
-    fn seal(&mut self);
-}
-
 /// Files are filled in pieces of this size; see the head of this file.
 const FILL_BYTES: usize = 4096;
 
 /// Whoever stores much has it written out each time that there is so much of it: the log's own flushes, on the same device,
 /// never wait behind more.
 pub const WRITE_OUT_BYTES: u64 = 256 * 1024;
+
+/// A removed file gives its room back in pieces of this size.
+const GIVEN_BACK_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The name of the file whose lock says that a process uses the directory.
 pub const LOCK_NAME: &str = "lock";
@@ -179,6 +77,7 @@ struct Directory {
     handle: File,
     /// Holds the lock while it is open; absent when the directory is only read.
     lock: Option<File>,
+    mappings: Mappings,
 }
 
 /// What a file system has room for.
@@ -233,7 +132,8 @@ impl FileDisk {
             Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: text.trim().to_owned() }),
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        let directory = Directory { path: path.to_owned(), handle, lock: Some(lock) };
+        let directory =
+            Directory { path: path.to_owned(), handle, lock: Some(lock), mappings: Mappings::default() };
         Ok((Self { shared: Arc::new(directory) }, text.trim().to_owned()))
     }
 
@@ -273,7 +173,9 @@ impl FileDisk {
         if !handle.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        Ok(Self { shared: Arc::new(Directory { path: path.to_owned(), handle, lock: None }) })
+        let directory =
+            Directory { path: path.to_owned(), handle, lock: None, mappings: Mappings::default() };
+        Ok(Self { shared: Arc::new(directory) })
     }
 
     /// Where it is.
@@ -292,7 +194,7 @@ impl FileDisk {
         let path = self.shared.path.join(name);
         let made = create_file(&path).and_then(|mut file| {
             lengthen(&mut file)?;
-            FileOfDisk::map(file)
+            FileOfDisk::map(file, &mut self.shared.mappings.hold())
         });
         if made.is_err() {
             // What is left of it is of no use and holds space that is short. If even this fails, the next
@@ -327,7 +229,9 @@ impl Disk for FileDisk {
     }
 
     fn create_unfilled(&self, name: &str, len_bytes: u64) -> io::Result<FileOfDisk> {
-        self.make(name, |file| reserve(file, len_bytes))
+        let mut file = self.make(name, |file| reserve(file, len_bytes))?;
+        file.unwritten = Some(Unwritten::default());
+        Ok(file)
     }
 
     fn open(&self, name: &str) -> io::Result<FileOfDisk> {
@@ -335,7 +239,9 @@ impl Disk for FileDisk {
         if self.is_read_only() {
             return FileOfDisk::open_read_only(&path);
         }
-        FileOfDisk::map(OpenOptions::new().read(true).write(true).open(path)?)
+        // Between its opening and its mapping, nobody finds out that it is not mapped.
+        let mut mappings = self.shared.mappings.hold();
+        FileOfDisk::map(OpenOptions::new().read(true).write(true).open(path)?, &mut mappings)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -345,7 +251,13 @@ impl Disk for FileDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.refuse_if_read_only()?;
-        std::fs::remove_file(self.shared.path.join(name))
+        let path = self.shared.path.join(name);
+        let mappings = self.shared.mappings.hold();
+        let file = OpenOptions::new().write(true).open(&path);
+        std::fs::remove_file(path)?;
+        // The name is gone, and with it the file: how its room comes back is a matter of speed alone.
+        let _ = file.and_then(|file| give_back(&file, mappings));
+        Ok(())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
@@ -424,6 +336,26 @@ fn reserve(file: &mut File, len_bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Gives the room of a removed file back piece by piece, unless somebody still has the file.
+fn give_back(file: &File, mut mappings: HeldMappings<'_>) -> io::Result<()> {
+    let found = file.metadata()?;
+    // It may have another name, as in a copy of the directory that is made of links.
+    if !found.is_file() || found.nlink() > 0 || mappings.forget(found.ino()) {
+        return Ok(());
+    }
+    drop(mappings);
+    // Whoever reads a directory locks its files.
+    if file.try_lock().is_err() {
+        return Ok(());
+    }
+    for left in (0..found.len().div_ceil(GIVEN_BACK_BYTES)).rev() {
+        file.set_len(left * GIVEN_BACK_BYTES)?;
+        // Without it, the file system would put the pieces together again.
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Has the device write a range, and waits for it; see [`MappedFile::write_out`].
 #[cfg(target_os = "linux")]
 fn write_out(file: &File, offset: u64, len_bytes: u64) -> io::Result<()> {
@@ -447,6 +379,32 @@ fn write_out(file: &File, _offset: u64, _len_bytes: u64) -> io::Result<()> {
 #[derive(Debug)]
 pub struct FileOfDisk {
     access: Access,
+    /// If it is one that is stored from its beginning to its end.
+    unwritten: Option<Unwritten>,
+}
+
+/// What was stored into a file and is still to be written.
+#[derive(Debug, Default)]
+struct Unwritten {
+    /// Where it belongs. Everything before is written.
+    from: u64,
+    bytes: Vec<u8>,
+}
+
+impl Unwritten {
+    fn put(&mut self, offset: u64, bytes: &[u8]) {
+        let range = (offset - self.from) as usize..(offset - self.from) as usize + bytes.len();
+        // What is between two stores is zeros, as it was.
+        self.bytes.resize(self.bytes.len().max(range.end), 0);
+        self.bytes[range].copy_from_slice(bytes);
+    }
+
+    fn write(&mut self, file: &File) -> io::Result<()> {
+        file.write_all_at(&self.bytes, self.from)?;
+        self.from += self.bytes.len() as u64;
+        self.bytes.clear();
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -458,30 +416,56 @@ enum Access {
 }
 
 impl FileOfDisk {
-    fn map(file: File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
-        if len == 0 {
+    fn map(file: File, mappings: &mut HeldMappings<'_>) -> io::Result<Self> {
+        let found = file.metadata()?;
+        if found.len() == 0 {
             // The system maps no empty file; nothing of ours is empty.
-            return Ok(Self { access: Access::Read { file, len_bytes: 0 } });
+            return Ok(Self::of(Access::Read { file, len_bytes: 0 }));
         }
         let map = Arc::new(MmapOptions::new().map_raw(&file)?);
-        Ok(Self { access: Access::Mapped { map, file: Some(file) } })
+        mappings.add(found.ino(), &map);
+        Ok(Self::of(Access::Mapped { map, file: Some(file) }))
     }
 
-    /// Opens a file for reading, as [`FileDisk::read_only`] does.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
-    pub fn open_read_only(path: &Path) -> io::Result<Self> {
+    fn of(access: Access) -> Self {
+        Self { access, unwritten: None }
+    }
+
+    /// Opens a file for reading only. While it is open, it keeps its length.
+    fn open_read_only(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let len_bytes = file.metadata()?.len();
-        Ok(Self { access: Access::Read { file, len_bytes } })
+        // Where files cannot be locked, none is shortened either.
+        let _ = file.lock_shared();
+        let found = file.metadata()?;
+        if found.nlink() == 0 {
+            // It was removed meanwhile, and may be shortened.
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Self::of(Access::Read { file, len_bytes: found.len() }))
     }
 
     fn check_range(&self, offset: u64, len: usize) {
         let end = offset.checked_add(len as u64);
         let file_len = self.len_bytes();
         assert!(end.is_some_and(|end| end <= file_len), "{len} bytes at {offset} in a file of {file_len}");
+    }
+
+    fn check_readable(&self, offset: u64, len: usize) {
+        self.check_range(offset, len);
+        let unwritten = self.unwritten.as_ref().filter(|unwritten| !unwritten.bytes.is_empty());
+        let is_written = unwritten.is_none_or(|unwritten| offset + len as u64 <= unwritten.from);
+        assert!(is_written, "{len} bytes at {offset} are read, which are still to be written");
+    }
+
+    /// The file, for what was stored to be made durable, all of which is written now.
+    fn written(&mut self) -> io::Result<&File> {
+        let Access::Mapped { file: Some(file), .. } = &self.access else {
+            panic!("a flush of a file that is only read");
+        };
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.write(file)?;
+        }
+        Ok(file)
     }
 }
 
@@ -515,6 +499,12 @@ impl MappedFile for FileOfDisk {
         let Access::Mapped { map, file: Some(_) } = &self.access else {
             panic!("a store into a file that is only read");
         };
+        if let Some(unwritten) = &mut self.unwritten {
+            if offset >= unwritten.from {
+                return unwritten.put(offset, bytes);
+            }
+            assert!(offset + bytes.len() as u64 <= unwritten.from, "a store over the end of what is written");
+        }
         // SAFETY: the range lies inside the mapping (checked above), which is writable. `bytes` cannot overlap
         // it: slices of the mapping are only handed out for ranges that are never stored into again. No
         // reference into the range exists for the same reason, and `&mut self` excludes a second store.
@@ -525,7 +515,7 @@ impl MappedFile for FileOfDisk {
     }
 
     fn copy_out(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.check_range(offset, out.len());
+        self.check_readable(offset, out.len());
         match &self.access {
             // SAFETY: the range lies inside the mapping (checked above), `out` is memory of its own, and a store
             // at the same time is excluded because it needs `&mut self`.
@@ -539,7 +529,7 @@ impl MappedFile for FileOfDisk {
     }
 
     fn slice(&self, offset: u64, len_bytes: usize) -> io::Result<Bytes> {
-        self.check_range(offset, len_bytes);
+        self.check_readable(offset, len_bytes);
         match &self.access {
             Access::Mapped { map, .. } => {
                 Ok(Bytes::from_owner(Range { map: Arc::clone(map), offset: offset as usize, len: len_bytes }))
@@ -553,17 +543,11 @@ impl MappedFile for FileOfDisk {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &self.access {
-            Access::Mapped { file: Some(file), .. } => file.sync_data(),
-            _ => panic!("a flush of a file that is only read"),
-        }
+        self.written()?.sync_data()
     }
 
     fn write_out(&mut self, offset: u64, len_bytes: u64) -> io::Result<()> {
-        match &self.access {
-            Access::Mapped { file: Some(file), .. } => write_out(file, offset, len_bytes),
-            _ => panic!("writing out a file that is only read"),
-        }
+        write_out(self.written()?, offset, len_bytes)
     }
 
     fn expect_stores(&mut self) -> io::Result<()> {
@@ -574,6 +558,8 @@ impl MappedFile for FileOfDisk {
     }
 
     fn seal(&mut self) {
+        let unwritten = self.unwritten.take();
+        assert!(unwritten.is_none_or(|unwritten| unwritten.bytes.is_empty()), "sealed before it was written");
         if let Access::Mapped { file, map } = &mut self.access {
             *file = None;
             // Only speed depends on it.
@@ -617,6 +603,72 @@ mod tests {
             assert_eq!((file.len_bytes(), out), (10_000, [0, 0, 7]));
             assert_eq!(file.slice(9_999, 1).unwrap(), [7][..]);
         }
+    }
+
+    #[test]
+    fn what_is_stored_once_is_there_when_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = FileDisk::lock(directory.path()).unwrap();
+        let mut file = disk.create_unfilled("file", 20_000).unwrap();
+        file.store(0, b"head");
+        file.store(10, &[1; 5000]);
+        file.store(2, b"over");
+        file.write_out(0, 5010).unwrap();
+        // Behind what is written, before it, and with nothing between.
+        file.store(6000, &[2; 10]);
+        file.store(3, b"back");
+        file.store(6010, &[3; 5]);
+        assert_eq!(file.slice(0, 10).unwrap(), b"heoback\0\0\0"[..]);
+        file.flush().unwrap();
+        file.seal();
+        let mut expected = vec![0; 20_000];
+        expected[..7].copy_from_slice(b"heoback");
+        expected[10..5010].fill(1);
+        expected[6000..6010].fill(2);
+        expected[6010..6015].fill(3);
+        assert_eq!(file.slice(0, 20_000).unwrap(), expected);
+        drop(file);
+        assert_eq!(disk.open("file").unwrap().slice(0, 20_000).unwrap(), expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "which are still to be written")]
+    fn nothing_is_read_that_is_still_to_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = FileDisk::lock(directory.path()).unwrap();
+        let mut file = disk.create_unfilled("file", 100).unwrap();
+        file.store(0, b"head");
+        let _ = file.slice(3, 1);
+    }
+
+    #[test]
+    fn a_removed_file_gives_its_room_back_unless_somebody_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = FileDisk::lock(directory.path()).unwrap();
+        let len_bytes = 2 * GIVEN_BACK_BYTES + 5;
+        let left_of_removed = |name: &str| {
+            let file = File::open(directory.path().join(name)).unwrap();
+            disk.remove(name).unwrap();
+            file.metadata().unwrap().len()
+        };
+        let mut file = disk.create("mapped", len_bytes).unwrap();
+        file.store(len_bytes - 1, b"!");
+        let slice = file.slice(len_bytes - 1, 1).unwrap();
+        drop(file);
+        let again = disk.open("mapped").unwrap();
+        drop(again);
+        assert_eq!((left_of_removed("mapped"), &slice[..]), (len_bytes, &b"!"[..]));
+
+        disk.create("linked", len_bytes).unwrap();
+        std::fs::hard_link(directory.path().join("linked"), directory.path().join("link")).unwrap();
+        assert_eq!(left_of_removed("linked"), len_bytes);
+
+        let reader = FileDisk::read_only(directory.path()).unwrap().open("link").unwrap();
+        assert_eq!(left_of_removed("link"), len_bytes);
+        assert_eq!(reader.slice(len_bytes - 1, 1).unwrap(), [0][..]);
+
+        disk.create("file", len_bytes).unwrap();
+        assert_eq!(left_of_removed("file"), 0);
     }
 
     #[test]

@@ -292,7 +292,10 @@ impl<D: Disk> Node<D> {
         }
         let (head, received) = self.housekeeping.finish_installation()?;
         let Received { store, kept, .. } = *received;
-        self.log.begin_anew(base)?;
+        for spare in self.log.begin_anew(base) {
+            self.housekeeping.discard([spare.name()].into_iter());
+            self.housekeeping.let_go(spare);
+        }
         kept.into_iter().for_each(|kept| self.log.install_kept(kept));
         self.housekeeping.let_go(std::mem::replace(&mut self.store, store));
         self.expiry_barrier = None;

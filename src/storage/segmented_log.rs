@@ -97,6 +97,14 @@ pub struct Spare<F> {
     pub(super) header: SegmentHeader,
 }
 
+impl<F> Spare<F> {
+    /// The name of its file.
+    #[must_use]
+    pub fn name(&self) -> String {
+        file_name(self.header.id)
+    }
+}
+
 impl SpareRequest {
     /// Makes the segment: zeros, header, flush, its name, flush of the directory.
     ///
@@ -336,8 +344,8 @@ impl<D: Disk> SegmentedLog<D> {
     }
 
     /// Removes a segment that the log never rolled into. Should it come back, the next start removes it.
-    pub(super) fn remove_unused(&self, spare: &Spare<D::File>) -> Result<(), StorageError> {
-        let name = file_name(spare.header.id);
+    fn remove_unused(&self, spare: &Spare<D::File>) -> Result<(), StorageError> {
+        let name = spare.name();
         self.disk.remove(&name).doing(|| format!("remove {}", self.disk.describe(&name)))
     }
 

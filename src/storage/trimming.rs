@@ -7,7 +7,7 @@ use super::entry_table::{EntryTable, LogBase};
 use super::error::StorageError;
 use super::kept::Kept;
 use super::segment::{Position, RECORDS_AT, SegmentHeader, SegmentId};
-use super::segmented_log::SegmentedLog;
+use super::segmented_log::{SegmentedLog, Spare};
 use super::survey::{ContentsFile, SegmentFile};
 use crate::mapping::{Disk, MappedFile};
 
@@ -75,11 +75,10 @@ impl<D: Disk> SegmentedLog<D> {
         &self.disk
     }
 
-    /// Begins the log anew behind a base of [`Self::base_for`]; all that it had is no longer part of it.
-    ///
-    /// # Errors
-    /// If a segment that was made ready cannot be removed: its number is too low by now.
-    pub fn begin_anew(&mut self, base: LogBase) -> Result<(), StorageError> {
+    /// Begins the log anew behind a base of [`Self::base_for`]; all that it had is no longer part of it. Returns segments that
+    /// were made ready and whose numbers are too low by now, for their files to be removed; should one stay, the next start
+    /// removes it.
+    pub fn begin_anew(&mut self, base: LogBase) -> Vec<Spare<D::File>> {
         for SegmentFile { mut file, header, .. } in self.segments.drain(..) {
             file.seal();
             self.contents.insert(header.id, ContentsFile { file, header });
@@ -87,8 +86,7 @@ impl<D: Disk> SegmentedLog<D> {
         self.table = EntryTable::behind(base);
         (self.end, self.durable, self.is_torn) = (base.end, base.end, false);
         let behind = self.spares.partition_point(|spare| spare.header.id <= base.end.segment());
-        let too_low = self.spares.drain(..behind).collect::<Vec<_>>();
-        too_low.iter().try_for_each(|spare| self.remove_unused(spare))
+        self.spares.drain(..behind).collect()
     }
 
     /// The header of a kept segment that is to be made.

@@ -6,7 +6,7 @@ use super::*;
 use crate::simulated_disk::SECTOR_BYTES;
 use crate::storage::kept::{KeptWriter, kept_bytes};
 use crate::storage::segment::{anew_checkpoint_name, checkpoint_name, file_name};
-use crate::storage::{CheckpointHead, CheckpointWriter, LogBase, NoImage, Position, SegmentId};
+use crate::storage::{CheckpointHead, CheckpointWriter, LogBase, NoImage, Position, SegmentId, Spare};
 
 const BODY: &[u8] = b"what a store is made of";
 
@@ -235,12 +235,14 @@ fn a_log_that_begins_anew_has_nothing_of_the_one_before() {
     let disk = SimulatedDisk::new();
     let mut storage = log_of(&disk, 20);
     write(&disk, &head_behind(&storage, 5, &[]));
-    let spare = storage.log.wants_spare().map(|request| request.prepare(&disk).unwrap());
-    spare.into_iter().for_each(|spare| storage.log.install_spare(spare).unwrap());
+    let spare = storage.log.wants_spare().expect("the last one is used").prepare(&disk).unwrap();
+    let spare_name = spare.name();
+    storage.log.install_spare(spare).unwrap();
     let base = storage.log.base_for(id(50), ClusterTimeMs(1000));
     assert!(storage.log.base_is_free(&base));
     write(&disk, &CheckpointHead { begins_anew: true, ..head_with(base, &[]) });
-    storage.log.begin_anew(base).unwrap();
+    let too_low: Vec<String> = storage.log.begin_anew(base).iter().map(Spare::name).collect();
+    assert_eq!(too_low, [spare_name]);
     let go_on = |storage: &mut Storage<SimulatedDisk>, index| {
         storage.log.append(&[append(index, 1, 1000)]).unwrap();
         storage.log.flush().unwrap();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fsd::mapping::{Disk, FileDisk};
 use fsd_wire::client::{NodeRole, NodeStatus};
 
 use crate::Error;
@@ -95,9 +96,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Deletes what a node that does not run has stored.
+    /// Deletes what a node that does not run has stored, as fsd deletes files: a new machine has an empty disk, and is not
+    /// to hold up the flushes of the others by how the old one's is emptied.
     pub(crate) fn wipe(&self, at: usize) -> Result<(), Error> {
-        Ok(std::fs::remove_dir_all(&self.nodes[at].data_dir)?)
+        let data_dir = &self.nodes[at].data_dir;
+        let (disk, _) = FileDisk::lock(data_dir).map_err(|error| format!("{error:?}"))?;
+        disk.list()?.iter().try_for_each(|name| disk.remove(name))?;
+        drop(disk);
+        Ok(std::fs::remove_dir_all(data_dir)?)
     }
 
     /// Where clients reach a node.
