@@ -11,7 +11,8 @@
 //! megabytes with zeros, for ten milliseconds in which nothing else gets that processor, not even other threads' flushes.
 //!
 //! A large file is removed piece by piece: where a file system tells the device what is free, or has much to write about
-//! it, everybody's flushes wait for the whole of a file that is given back at once, for ten milliseconds and more.
+//! it, everybody's flushes wait for the whole of a file that is given back at once, for ten milliseconds and more. Before it is
+//! shortened, it is certain that its name does not come back.
 //!
 //! A page of a mapping that the disk cannot read ends the process with SIGBUS. That is the intended outcome of a
 //! failing disk: it is never survived.
@@ -204,6 +205,29 @@ impl FileDisk {
         made
     }
 
+    /// Gives the room of a removed file back piece by piece, if it is large, unless somebody still has the file.
+    fn give_back(&self, file: &File, mut mappings: HeldMappings<'_>) -> io::Result<()> {
+        let found = file.metadata()?;
+        // It may have another name, as in a copy of the directory that is made of links.
+        if !found.is_file() || found.nlink() > 0 {
+            return Ok(());
+        }
+        let is_mapped = mappings.forget(found.ino());
+        drop(mappings);
+        // Whoever reads a directory locks its files.
+        if is_mapped || found.len() <= GIVEN_BACK_BYTES || file.try_lock().is_err() {
+            return Ok(());
+        }
+        // Should the power fail and the name come back, the file must be whole.
+        self.sync_directory()?;
+        for left in (0..found.len().div_ceil(GIVEN_BACK_BYTES)).rev() {
+            file.set_len(left * GIVEN_BACK_BYTES)?;
+            // Without it, the file system would put the pieces together again.
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+
     fn refuse_if_read_only(&self) -> io::Result<()> {
         if self.is_read_only() { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
@@ -256,7 +280,7 @@ impl Disk for FileDisk {
         let file = OpenOptions::new().write(true).open(&path);
         std::fs::remove_file(path)?;
         // The name is gone, and with it the file: how its room comes back is a matter of speed alone.
-        let _ = file.and_then(|file| give_back(&file, mappings));
+        let _ = file.and_then(|file| self.give_back(&file, mappings));
         Ok(())
     }
 
@@ -334,26 +358,6 @@ fn reserve(file: &mut File, len_bytes: u64) -> io::Result<()> {
         Err(Errno::OPNOTSUPP) => fill(file, len_bytes),
         reserved => Ok(reserved?),
     }
-}
-
-/// Gives the room of a removed file back piece by piece, unless somebody still has the file.
-fn give_back(file: &File, mut mappings: HeldMappings<'_>) -> io::Result<()> {
-    let found = file.metadata()?;
-    // It may have another name, as in a copy of the directory that is made of links.
-    if !found.is_file() || found.nlink() > 0 || mappings.forget(found.ino()) {
-        return Ok(());
-    }
-    drop(mappings);
-    // Whoever reads a directory locks its files.
-    if file.try_lock().is_err() {
-        return Ok(());
-    }
-    for left in (0..found.len().div_ceil(GIVEN_BACK_BYTES)).rev() {
-        file.set_len(left * GIVEN_BACK_BYTES)?;
-        // Without it, the file system would put the pieces together again.
-        file.sync_all()?;
-    }
-    Ok(())
 }
 
 /// Has the device write a range, and waits for it; see [`MappedFile::write_out`].
@@ -434,8 +438,8 @@ impl FileOfDisk {
     /// Opens a file for reading only. While it is open, it keeps its length.
     fn open_read_only(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // Where files cannot be locked, none is shortened either.
-        let _ = file.lock_shared();
+        // It fails where files cannot be locked, where none is shortened either, and for one that was removed.
+        let _ = file.try_lock_shared();
         let found = file.metadata()?;
         if found.nlink() == 0 {
             // It was removed meanwhile, and may be shortened.

@@ -224,10 +224,11 @@ fn pages_and_status_tell_alike_what_the_data_directory_takes() {
     // The next one to stand may have been begun before there were seven files.
     let enough = checkpoints() + 3.0;
     let mut n = 0;
-    while checkpoints() < enough {
+    wait_until(PATIENCE, "three more checkpoints stand", || {
         write(n);
         n = (n + 1) % 7;
-    }
+        checkpoints() >= enough
+    });
     let files_bytes = || -> u64 {
         let items = std::fs::read_dir(&node.data_dir).unwrap();
         items.filter_map(|item| item.unwrap().metadata().ok()).map(|found| found.len()).sum()

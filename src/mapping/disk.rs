@@ -43,7 +43,7 @@ pub trait Disk: Clone + Send + 'static {
     /// If the directory cannot be changed.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a name.
+    /// Removes a name. The room of a large file may take its time to come back, during this call.
     ///
     /// # Errors
     /// If the directory cannot be changed.
